@@ -1,0 +1,1 @@
+"""What weak-to-strong alignment by correction is built from."""

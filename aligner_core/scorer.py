@@ -1,0 +1,85 @@
+"""The scorer: one trunk with a helpfulness head and a cost head (cost > 0 = unsafe; harmlessness = -cost).
+
+It is an ordinary two-label sequence-classification folder: label 0 is helpfulness, label 1 is cost. Its calibration
+(mean and spread on held-out answers) lies in `scorer.json` beside the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from aligner_core.records import Turn
+from aligner_core.templates import prepare_tokenizer, question_prompt, target_ids
+
+if TYPE_CHECKING:
+    from aligner_core.stage_context import ModelLocation
+
+HELPFUL, COST = 0, 1
+
+
+def load_scorer(model: ModelLocation, dtype: torch.dtype) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """A trained scorer, or a language model with two fresh heads on it."""
+    network = AutoModelForSequenceClassification.from_pretrained(
+        model.folder, num_labels=2, dtype=dtype, **model.arguments()
+    )
+    tokenizer = AutoTokenizer.from_pretrained(model.folder, **model.arguments())
+    return network, prepare_tokenizer(tokenizer)
+
+
+def scorer_ids(
+    tokenizer: PreTrainedTokenizerBase, question: str, answer: str, history: Sequence[Turn] | None, max_length: int
+) -> list[int]:
+    """Question, answer and EOS as ids; of an over-long pair the end is kept, where the score is read."""
+    ids = question_prompt(tokenizer, question, history) + target_ids(tokenizer, answer)
+    return [*ids, int(tokenizer.eos_token_id)][-max_length:]
+
+
+def scores(network: nn.Module, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Scores of right-padded sequences.
+
+    Args:
+        input_ids: (batch, longest) token ids.
+        lengths: (batch,) true lengths; the score is read at the last true position, whatever the pad id is.
+
+    Returns:
+        (batch, 2) float32: helpfulness and cost.
+    """
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    mask = (positions[None, :] < lengths[:, None]).long()
+    hidden = network.base_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
+    # In bfloat16 nearby scores would fall onto the same value.
+    return nn.functional.linear(last.float(), network.score.weight.float())  # type: ignore[union-attr,arg-type]
+
+
+def pad_right(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """(batch, longest) ids and (batch,) lengths."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    longest = int(lengths.max())
+    return torch.tensor([[*sequence, *[pad] * (longest - len(sequence))] for sequence in sequences]), lengths
+
+
+def scorer_loss(better: torch.Tensor, worse: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+    """Safe RLHF's losses (Dai et al. 2023, equations 5 and 6), on pairs from corrections.
+
+    Args:
+        better: (pairs, 2) scores of the correction.
+        worse: (pairs, 2) scores of the answer.
+        kinds: (pairs,) 0: the answer is safe and the correction more helpful; 1: the answer is unsafe;
+            2: the answer was left as it is.
+
+    Returns:
+        mean over pairs of: -log sigmoid(help_better - help_worse) where the answer is safe and was changed;
+        the pairwise cost loss where it is unsafe; and both sign losses, safe < 0 < unsafe, everywhere.
+    """
+    log_sigmoid = nn.functional.logsigmoid
+    helpful = -log_sigmoid(better[:, HELPFUL] - worse[:, HELPFUL])
+    harmful = -log_sigmoid(worse[:, COST] - better[:, COST])
+    sign_of_worse = torch.where(kinds == 1, 1.0, -1.0)
+    signs = -log_sigmoid(sign_of_worse * worse[:, COST]) - log_sigmoid(-better[:, COST])
+    return ((kinds == 0) * helpful + (kinds == 1) * harmful + 0.5 * signs).mean()

@@ -1,0 +1,53 @@
+"""What a running stage sees: its inputs, its folder, its place, and where to report progress and metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aligner_core.metrics import MetricLog
+from aligner_core.profile import Profile
+from aligner_core.progress import Progress
+
+
+@dataclass(frozen=True)
+class ModelLocation:
+    """Arguments for `from_pretrained`."""
+
+    folder: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
+
+
+@dataclass
+class StageContext:
+    """Handed to `Task.run`. `facts` goes into the stage's manifest: counts, accuracies, what was dropped."""
+
+    folder: Path
+    inputs: Mapping[str, Mapping[str, Any]]
+    profile: Profile
+    progress: Progress
+    metrics: MetricLog
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        return Path(self.inputs[name]["location"])
+
+    def model(self, name: str) -> ModelLocation:
+        """The model to load; embedded ones are unpacked on first use."""
+        from aligner_core.embedded_models import local_folder
+
+        source = self.inputs[name]
+        self.progress.begin("loading " + name)
+        folder = local_folder(source["location"])
+        return ModelLocation(folder, source.get("revision"), bool(source.get("trust_remote_code")))
+
+    @property
+    def is_main_process(self) -> bool:
+        return int(os.environ.get("RANK", "0")) == 0

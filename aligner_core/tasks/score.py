@@ -1,0 +1,109 @@
+"""Training the scorer, and scoring the answers of several systems with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from aligner_core.files import digest, read_json, read_jsonl, write_jsonl
+from aligner_core.recipe import ScorerSection
+from aligner_core.records import Correction, Question, question_key, read_records
+from aligner_core.stage_context import StageContext
+from aligner_core.stages import Task
+
+SCORES = "scores.jsonl"
+BATCH = 16
+
+
+class TrainScorer(Task):
+    """Two heads on `model`, trained on the corrections in all inputs whose name begins with `records`."""
+
+    version: ClassVar[int] = 1
+    section: ScorerSection
+    precision: str
+    seed: int
+
+    def run(self, stage: StageContext) -> None:
+        from aligner_core.training.scorer import train_scorer
+
+        records = [
+            record
+            for name in sorted(stage.inputs)
+            if name.startswith("records")
+            for record in read_records(stage.file(name), Correction)
+        ]
+        training, held_out = held_out_by_question(records, self.section.held_out, self.seed)
+        train_scorer(stage, stage.model("model"), training, held_out, self.section, self.seed)
+
+
+def held_out_by_question(
+    records: Sequence[Correction], share: float, seed: int
+) -> tuple[list[Correction], list[Correction]]:
+    """Split so that no question is on both sides; at least one record stays on each."""
+    ranked = sorted({question_key(record.question) for record in records}, key=lambda key: digest([seed, key]))
+    kept_out = set(ranked[: max(1, round(share * len(ranked)))])
+    training = [record for record in records if question_key(record.question) not in kept_out]
+    return training or list(records), [record for record in records if question_key(record.question) in kept_out]
+
+
+class ScoreAnswers(Task):
+    """Scores of every system's texts on the same `questions`.
+
+    `systems` maps a system's name, which is also an input's, to the field of its rows that holds the text.
+    """
+
+    version: ClassVar[int] = 1
+    systems: dict[str, str]
+    precision: str
+    scorer: str
+
+    def run(self, stage: StageContext) -> None:
+        from aligner_core.similarity import Embedder
+
+        questions = read_records(stage.file("questions"), Question)
+        references = {row.id: (row.model_extra or {}).get("reference") for row in questions}
+        rows = [
+            {"id": row["id"], "system": system, "question": row["question"], "text": row[field],
+             "finished": row.get("finished", True)}
+            for system, field in self.systems.items()
+            for row in read_jsonl(stage.file(system))
+        ]  # fmt: skip
+        for row, (helpful, cost) in zip(rows, self._score(stage, rows, questions), strict=True):
+            row |= {"helpful": helpful, "harmless": -cost, "scorer": self.scorer}
+        referenced = [row for row in rows if references.get(row["id"])]
+        if referenced:
+            embedder = Embedder(stage.model("embedder"))
+            stage.progress.begin("comparing with references")
+            similarities = embedder.similarities(
+                [row["text"] for row in referenced], [str(references[row["id"]]) for row in referenced]
+            )
+            for row, similarity in zip(referenced, similarities, strict=True):
+                row["similarity"] = similarity
+        write_jsonl(stage.folder / SCORES, rows)
+        stage.facts["rows"] = len(rows)
+
+    def _score(
+        self, stage: StageContext, rows: Sequence[dict[str, Any]], questions: Sequence[Question]
+    ) -> list[tuple[float, float]]:
+        """(helpfulness, cost) per row, in batches of like length."""
+        import torch
+
+        from aligner_core.scorer import load_scorer, pad_right, scorer_ids, scores
+
+        network, tokenizer = load_scorer(stage.model("scorer"), getattr(torch, self.precision))
+        histories = {row.id: row.history for row in questions}
+        device = torch.device(stage.profile.device.kind)
+        network.to(device).eval()
+        limit = read_json(stage.file("scorer") / "scorer.json")["max_length"]
+        ids = [scorer_ids(tokenizer, row["question"], row["text"], histories[row["id"]], limit) for row in rows]
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        found: dict[int, tuple[float, float]] = {}
+        stage.progress.begin("scoring", len(rows), "answers")
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            input_ids, lengths = pad_right([ids[index] for index in chosen])
+            with torch.inference_mode():
+                both = scores(network, input_ids.to(device), lengths.to(device)).tolist()
+            found.update({index: (helpful, cost) for index, (helpful, cost) in zip(chosen, both, strict=True)})
+            stage.progress.update(len(found))
+        return [found[index] for index in range(len(rows))]

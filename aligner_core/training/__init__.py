@@ -1,0 +1,1 @@
+"""Supervised training of language models and scorers."""

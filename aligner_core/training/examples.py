@@ -1,0 +1,60 @@
+"""Training examples as token ids: the target and one EOS are supervised, and nothing else. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from aligner_core.errors import Problem, UserError
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """`labels` is `input_ids` where loss is taken, and -100 elsewhere. `record` names the record it came from."""
+
+    input_ids: list[int]
+    labels: list[int]
+    record: str
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def supervised(self) -> int:
+        return sum(label != IGNORED for label in self.labels)
+
+
+def build_example(prompt: Sequence[int], target: Sequence[int], eos: int, record: str) -> Example:
+    """Concatenate; the mask follows from the lengths, never from comparing ids (pad may equal EOS)."""
+    return Example([*prompt, *target, eos], [IGNORED] * len(prompt) + [*target, eos], record)
+
+
+def within_length(
+    examples: Iterable[Example], max_length: int, over_long: Literal["drop", "raise"]
+) -> tuple[list[Example], list[str]]:
+    """Apply the policy for over-long examples: nothing is ever cut.
+
+    Returns:
+        the examples that fit, and the records of those that were dropped.
+
+    Raises:
+        UserError: under `raise`, or if an example has no supervised token or nothing is left.
+    """
+    kept: list[Example] = []
+    dropped: list[Example] = []
+    for example in examples:
+        if example.supervised <= 1:  # EOS alone
+            raise UserError(Problem(f"record {example.record}", "has no text to learn", "remove it from the data"))
+        (kept if len(example) <= max_length else dropped).append(example)
+    fix = "raise training.max_length, or shorten the records"
+    if dropped and over_long == "raise":
+        raise UserError(
+            Problem(f"record {item.record}", f"has {len(item)} tokens, over max_length {max_length}", fix)
+            for item in dropped[:20]
+        )
+    if not kept:
+        raise UserError(Problem("training data", f"no example is within max_length {max_length}", fix))
+    return kept, [item.record for item in dropped]

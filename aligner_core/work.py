@@ -1,0 +1,49 @@
+"""How much a stage has to do, for planning: sizes known before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aligner_core.recipe import Shape
+
+
+@dataclass(frozen=True)
+class Light:
+    """Reading, splitting, reporting: seconds, and little memory."""
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """Training of `shape` on `examples` of `tokens_each` tokens (of which `supervised_each` carry loss)."""
+
+    shape: Shape
+    examples: int
+    tokens_each: int
+    supervised_each: int
+    epochs: float
+    global_batch: int
+    max_length: int
+    trainable_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class GenerationWork:
+    """Decoding of `rows` sequences."""
+
+    shape: Shape
+    rows: int
+    prompt_tokens: int
+    new_tokens: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class ScoringWork:
+    """One forward pass over `rows` sequences."""
+
+    shape: Shape
+    rows: int
+    tokens_each: int
+
+
+Work = Light | TrainingWork | GenerationWork | ScoringWork

@@ -1,0 +1,1 @@
+"""Weak labels, students, and their evaluation against floor and ceiling."""

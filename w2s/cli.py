@@ -1,0 +1,58 @@
+"""The command line `w2s`. Imports nothing heavy: help, plans and checks answer at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+
+from aligner_core.command import ErrorGroup, add_experiment_commands
+from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
+from aligner_core.errors import Problem, UserError
+from aligner_core.profile import Profile
+from aligner_core.recipe import Recipe
+from w2s.pipeline import build
+
+
+@click.group(cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Weak-to-strong alignment by correction: plan, run and compare experiments."""
+
+
+add_experiment_commands(main, build)
+
+
+@main.command()
+@click.option("--profile", is_flag=True, help="The schema of profiles instead of recipes.")
+def schema(profile: bool) -> None:
+    """Print the JSON Schema of recipes, for editors and other tools."""
+    kind = Profile if profile else Recipe
+    click.echo(json.dumps(kind.model_json_schema(), indent=2))
+
+
+@main.group()
+def recipes() -> None:
+    """The recipes that come with the project."""
+
+
+@recipes.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    for path in shipped_recipes():
+        click.echo(f"{path.stem:<22}{read_yaml(path).get('description', '')}")
+
+
+@recipes.command("copy")
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+def copy_recipe(name: str, target: Path) -> None:
+    """Copy a shipped recipe to TARGET, to make it your own."""
+    source = find_recipe(name)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists():
+        raise UserError(Problem(str(target), "exists already", "name another file"))
+    shutil.copyfile(source, target)
+    click.echo(f"{target}: change its name, then: w2s plan {target}")

@@ -1,0 +1,234 @@
+"""The weak-to-strong experiment as a graph of stages, from a recipe and a profile.
+
+Per seed: the Aligner learns on W; it corrects the upstream's answers to S; the student learns those weak labels, the
+ceiling the ground truth of S, the floor that of W; all answer the held-out questions and one scorer judges them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aligner_core.data_sources import Size, data_source, size_of
+from aligner_core.errors import Problem, UserError
+from aligner_core.model_ids import model_identity
+from aligner_core.profile import Profile
+from aligner_core.recipe import Generation, Recipe, Role, Shape, Training
+from aligner_core.shapes import shape_of
+from aligner_core.stages import Artifact, Source, Stage, in_order
+from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
+from aligner_core.tasks.score import ScoreAnswers, TrainScorer
+from aligner_core.tasks.train import MODEL, TrainAligner, TrainToAnswer
+from aligner_core.work import GenerationWork, ScoringWork, TrainingWork
+from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData
+from w2s.weak_labels import LABELS, SelectWeakLabels
+
+INSTRUCTION_TOKENS = 40
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many records each part will have, and how long they are, for planning."""
+
+    weak: int
+    strong: int
+    queries: int
+    evaluation: int
+    question: int
+    text: int
+
+
+def build(recipe: Recipe, profile: Profile) -> list[Stage]:
+    """All stages of the experiment in the order in which they run.
+
+    Raises:
+        UserError: with every model or data set that cannot be found.
+    """
+    return in_order(_Builder(recipe, profile).seed_scores(seed) for seed in recipe.seeds)
+
+
+def planned_sizes(recipe: Recipe) -> Sizes:
+    data, limits, expected = recipe.data, recipe.data.limits, recipe.data.expected
+    corrections = size_of(data.corrections) or Size(
+        expected.corrections, expected.question_tokens, expected.answer_tokens
+    )
+    evaluation = size_of(data.evaluation)
+    queries = size_of(data.queries) if data.queries else None
+    weak = round(corrections.records * data.weak_share)
+    return Sizes(
+        weak=min(weak, limits.corrections or weak),
+        strong=min(corrections.records - weak, limits.weak_labels or corrections.records),
+        queries=min(queries.records, limits.queries or queries.records) if queries else 0,
+        evaluation=min(evaluation.records if evaluation else expected.evaluation, limits.evaluation or 10**9),
+        question=corrections.question_tokens,
+        text=min(corrections.text_tokens, recipe.generation.max_new_tokens),
+    )
+
+
+class _Builder:
+    """Makes each stage from the recipe's sections. Stages that do not depend on the seed carry no seed in the name."""
+
+    def __init__(self, recipe: Recipe, profile: Profile) -> None:
+        self.recipe = recipe
+        self.profile = profile
+        self.sizes = planned_sizes(recipe)
+        self.precision = profile.precision
+        self.engine = profile.generation.engine
+        self._find_sources()
+
+    def _find_sources(self) -> None:
+        problems: list[Problem] = []
+        self.models: dict[str, Source] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.data: dict[str, Source] = {}
+        for name in ("upstream", "aligner", "scorer", "embedder"):
+            role: Role = getattr(self.recipe.roles, name)
+            try:
+                identity = model_identity(role.model, role.revision)
+                self.models[name] = Source(role.model, identity, role.revision, role.trust_remote_code)
+                self.shapes[name] = shape_of(role, f"roles.{name}")
+            except UserError as error:
+                problems += error.problems
+        for name in ("corrections", "evaluation", "queries"):
+            location = getattr(self.recipe.data, name)
+            try:
+                if location:
+                    self.data[name] = data_source(location, f"data.{name}")
+            except UserError as error:
+                problems += error.problems
+        if problems:
+            raise UserError(problems)
+
+    def prepare(self) -> Stage:
+        data = self.recipe.data
+        return Stage("data", PrepareData(weak_share=data.weak_share, limits=data.limits), self.data)
+
+    def part(self, name: str) -> Artifact:
+        return self.prepare().output(name)
+
+    def seed_scores(self, seed: int) -> Stage:
+        """Scores of all systems on the held-out questions."""
+        corrected = self.correct(f"aligned-eval-s{seed}", seed, self.answer_upstream("upstream-eval", seed, EVALUATION))
+        answered = {
+            "floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), self.floor_training(), seed),
+            "student": self.student(seed, with_queries=False),
+            "ceiling": self.train_to_answer(
+                f"ceiling-s{seed}", "upstream", self.part(STRONG), self.recipe.student.training, seed
+            ),
+        }
+        if self.recipe.data.queries:
+            answered["student_more"] = self.student(seed, with_queries=True)
+        inputs: dict[str, Artifact | Source] = {
+            "upstream": self.answer_upstream("upstream-eval", seed, EVALUATION),
+            "aligned": corrected,
+            **{name: self.answer(f"{name}-eval-s{seed}", stage, seed) for name, stage in answered.items()},
+        }
+        systems = {name: "correction" if name == "aligned" else "answer" for name in inputs}
+        rows = len(systems) * self.sizes.evaluation
+        work = ScoringWork(self.shapes["scorer"], rows, self.sizes.question + self.sizes.text)
+        task = ScoreAnswers(systems=systems, precision=self.precision, scorer="evaluation")
+        more = {"questions": self.part(EVALUATION), "scorer": self.scorer(), "embedder": self.models["embedder"]}
+        return Stage(f"scores-s{seed}", task, {**inputs, **more}, work)
+
+    def answer_upstream(self, name: str, seed: int, part: str) -> Artifact:
+        seed = self.sampling_seed(seed)
+        suffix = f"-s{seed}" if seed else ""
+        return self._answer(name + suffix, "upstream", self.models["upstream"], part, seed)
+
+    def answer(self, name: str, stage: Stage, seed: int) -> Artifact:
+        return self._answer(name, stage.name, stage.output(MODEL), EVALUATION, self.sampling_seed(seed))
+
+    def _answer(self, name: str, upstream: str, model: Artifact | Source, part: str, seed: int) -> Artifact:
+        rows = {STRONG: self.sizes.strong, QUERIES: self.sizes.queries, EVALUATION: self.sizes.evaluation}[part]
+        task = AnswerQuestions(
+            upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
+        )
+        role = "aligner" if name.startswith("floor") else "upstream"
+        work = self._generation_work(role, rows, self.sizes.question)
+        return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
+
+    def correct(self, name: str, seed: int, answers: Artifact) -> Artifact:
+        task = CorrectAnswers(
+            corrector="aligner", generation=self.generation, precision=self.precision, engine=self.engine,
+            seed=self.sampling_seed(seed),
+        )  # fmt: skip
+        inputs = {"aligner": self.aligner(seed).output(MODEL), "answers": answers}
+        rows = getattr(answers.stage.work, "rows", self.sizes.strong)
+        prompt = self.sizes.question + self.sizes.text + INSTRUCTION_TOKENS
+        return Stage(name, task, inputs, self._generation_work("aligner", rows, prompt)).output(CORRECTIONS)
+
+    def aligner(self, seed: int) -> Stage:
+        """Identity warm-up, if the recipe has one, then the residual training."""
+        section = self.recipe.aligner
+        base: Artifact | Source = self.models["aligner"]
+        if section.warm_up.fraction > 0:
+            training = section.training.model_copy(update={"epochs": section.warm_up.epochs})
+            base = self._aligner_phase(f"warm-up-s{seed}", base, "identity", section.warm_up.fraction, training, seed)
+        return self._aligner_phase(f"aligner-s{seed}", base, "correction", 1.0, section.training, seed).stage
+
+    def _aligner_phase(
+        self, name: str, base: Artifact | Source, objective: str, share: float, training: Training, seed: int
+    ) -> Artifact:
+        task = TrainAligner.model_validate(
+            {"objective": objective, "share": share, "template": self.recipe.aligner.template, "training": training,
+             "precision": self.precision, "seed": seed}
+        )  # fmt: skip
+        tokens = self.sizes.question + 2 * self.sizes.text + INSTRUCTION_TOKENS
+        work = self._training_work("aligner", round(share * self.sizes.weak), tokens, training)
+        return Stage(name, task, {"model": base, "records": self.part(WEAK)}, work).output(MODEL)
+
+    def student(self, seed: int, with_queries: bool) -> Stage:
+        suffix = "_more" if with_queries else ""
+        labels = Stage(
+            f"weak-labels{suffix}-s{seed}", SelectWeakLabels(rules=self.recipe.weak_labels),
+            self._label_inputs(seed, with_queries),
+        )  # fmt: skip
+        training = self.recipe.student.training
+        return self.train_to_answer(f"student{suffix}-s{seed}", "upstream", labels.output(LABELS), training, seed)
+
+    def _label_inputs(self, seed: int, with_queries: bool) -> dict[str, Artifact | Source]:
+        answers = self.answer_upstream("upstream-labels", seed, STRONG)
+        inputs: dict[str, Artifact | Source] = {"corrections": self.correct(f"corrections-s{seed}", seed, answers)}
+        if with_queries:
+            more = self.answer_upstream("upstream-queries", seed, QUERIES)
+            inputs["corrections_queries"] = self.correct(f"corrections-queries-s{seed}", seed, more)
+        return inputs
+
+    def train_to_answer(self, name: str, role: str, records: Artifact, training: Training, seed: int) -> Stage:
+        examples = self.sizes.weak if role == "aligner" else self.sizes.strong
+        if name.startswith("student_more"):
+            examples += self.sizes.queries
+        work = self._training_work(role, examples, self.sizes.question + self.sizes.text, training)
+        task = TrainToAnswer(training=training, precision=self.precision, seed=seed)
+        return Stage(name, task, {"model": self.models[role], "records": records}, work)
+
+    def scorer(self) -> Artifact:
+        """One evaluating scorer for the whole experiment; it sees all ground truth and no held-out question."""
+        section = self.recipe.scorer
+        shape = self.shapes["scorer"]
+        tokens = self.sizes.question + self.sizes.text
+        share = (section.trainable_layers or shape.layers) / shape.layers
+        training = section.training
+        work = TrainingWork(shape, 2 * (self.sizes.weak + self.sizes.strong), tokens, 1, training.epochs,
+                            2 * training.global_batch, training.max_length, share)  # fmt: skip
+        task = TrainScorer(section=section, precision=self.precision, seed=section.seed)
+        inputs = {"model": self.models["scorer"], "records_w": self.part(WEAK), "records_s": self.part(STRONG)}
+        return Stage("scorer", task, inputs, work).output(MODEL)
+
+    @property
+    def generation(self) -> Generation:
+        return self.recipe.generation
+
+    def floor_training(self) -> Training:
+        return self.recipe.floor or self.recipe.aligner.training
+
+    def sampling_seed(self, seed: int) -> int:
+        """Greedy decoding has no seed, so its answers are shared by all seeds."""
+        return 0 if self.generation.preset == "greedy" else seed
+
+    def _generation_work(self, role: str, rows: int, prompt: int) -> GenerationWork:
+        longest = prompt + self.generation.max_new_tokens
+        return GenerationWork(self.shapes[role], rows, prompt, self.sizes.text, longest)
+
+    def _training_work(self, role: str, examples: int, tokens: int, training: Training) -> TrainingWork:
+        return TrainingWork(self.shapes[role], examples, tokens, self.sizes.text, training.epochs,
+                            training.global_batch, training.max_length)  # fmt: skip
