@@ -8,12 +8,15 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from aligner_core.files import read_jsonl, write_jsonl
+
 
 class MetricLog:
     """Appends one JSON object per call; a W&B run mirrors it when `group` is given."""
 
     def __init__(self, folder: Path, name: str, group: str | None = None) -> None:
-        self._stream = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._path = folder / "metrics.jsonl"
+        self._stream = self._path.open("a", encoding="utf-8")
         self._mirror = _start_wandb(folder, name, group) if group else None
 
     def log(self, step: int, **values: float) -> None:
@@ -21,6 +24,13 @@ class MetricLog:
         self._stream.flush()
         if self._mirror:
             self._mirror.log(values, step=step)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`: a resumed training logs it again."""
+        self._stream.close()
+        rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
+        write_jsonl(self._path, rows)
+        self._stream = self._path.open("a", encoding="utf-8")
 
     def close(self) -> None:
         self._stream.close()

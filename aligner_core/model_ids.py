@@ -16,7 +16,7 @@ EMBEDDED_CONTENT = {
     "all-minilm-l6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tiny-random": "tiny-random-1",
 }
-MINIMUM_LAYERS, ALL_LAYERS = 6, 30
+MINIMUM_LAYERS, ALL_LAYERS = 19, 30
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 

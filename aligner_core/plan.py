@@ -8,9 +8,9 @@ from pathlib import Path
 
 from aligner_core.errors import Problem
 from aligner_core.estimates import Estimate, estimate
+from aligner_core.launch import launch_command
 from aligner_core.profile import Profile
 from aligner_core.stages import Stage, is_finished
-from aligner_core.training.distributed import launch_command
 
 
 @dataclass(frozen=True)

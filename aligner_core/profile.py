@@ -71,3 +71,7 @@ class Profile(Strict):
     )
     wandb: bool = Field(False, description="also log to Weights & Biases (offline where there is no network)")
     replace: Replacement = Field(Replacement(), description="stand-ins for roles and data")
+
+    @property
+    def uses_deepspeed(self) -> bool:
+        return self.processes > 1 or self.zero.stage > 0

@@ -85,7 +85,9 @@ class Expected(Strict):
 class Data(Strict):
     """Ground-truth corrections are split once, by question hash, into W and S."""
 
-    corrections: str = Field(description="Q-A-C records: embedded:corrections, a .jsonl or .json file, or hub:ID[:SPLIT]")
+    corrections: str = Field(
+        description="Q-A-C records: embedded:corrections, a .jsonl or .json file, or hub:ID[:SPLIT]"
+    )
     evaluation: str = Field(description="held-out questions with references: embedded:eval, a file, or hub:ID[:SPLIT]")
     queries: str | None = Field(None, description="further questions; adds the arm student_more, labelled on them too")
     weak_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.6, description="share of the questions that goes to W")

@@ -17,11 +17,11 @@ from typing import Any
 from aligner_core.display import Display
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_json, write_json
+from aligner_core.launch import start_processes
 from aligner_core.profile import Profile
 from aligner_core.progress import read_state
 from aligner_core.stage_process import DESCRIPTION, FACTS, PROBLEMS
 from aligner_core.stages import Artifact, Stage, is_finished, stage_folder
-from aligner_core.training.distributed import launch_command, launch_environment
 
 POLL_SECONDS = 0.2
 LOG_LINES = 15
@@ -91,21 +91,17 @@ def _run_stage(run: Path, stage: Stage, profile: Profile, display: Display, numb
 
 
 def _wait(folder: Path, profile: Profile, distributed: bool, display: Display) -> int:
-    environment = {**os.environ, **launch_environment(profile, distributed), "PYTHONUNBUFFERED": "1"}
-    with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(
-            launch_command(folder, profile, distributed), stdout=log, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env=environment,
-        )  # fmt: skip
-        try:
-            while process.poll() is None:
-                display.show(read_state(folder))
-                time.sleep(POLL_SECONDS)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-    return process.returncode
+    """Start the stage's processes, show their progress, return their exit code."""
+    process = start_processes(folder, profile, distributed)
+    try:
+        while process.poll() is None:
+            display.show(read_state(folder))
+            time.sleep(POLL_SECONDS)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    return process.wait()
 
 
 def _describe_stage(run: Path, stage: Stage, profile: Profile) -> dict[str, Any]:

@@ -107,7 +107,9 @@ class _Builder:
 
     def seed_scores(self, seed: int) -> Stage:
         """Scores of all systems on the held-out questions."""
-        corrected = self.correct(f"aligned-eval-s{seed}", seed, self.answer_upstream("upstream-eval", seed, EVALUATION))
+        corrected = self.correct(
+            f"aligned-eval-s{seed}", seed, self.answer_upstream("upstream-eval", seed, EVALUATION)
+        )
         answered = {
             "floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), self.floor_training(), seed),
             "student": self.student(seed, with_queries=False),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from aligner_core.records import Answer, Question, read_records
 from aligner_core.recipe import Generation
+from aligner_core.records import Answer, Question, read_records
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
@@ -77,4 +77,3 @@ class CorrectAnswers(Task):
         engine.close()
         stage.facts["unfinished"] = sum(not row["finished"] for row in written)
         stage.facts["identical"] = sum(row["correction"] == row["answer"] for row in written)
-

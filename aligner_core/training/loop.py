@@ -17,7 +17,7 @@ from aligner_core.files import read_json, write_text
 from aligner_core.profile import Profile
 from aligner_core.recipe import Training
 from aligner_core.stage_context import StageContext
-from aligner_core.training.distributed import deepspeed_config, start_deepspeed, uses_deepspeed
+from aligner_core.training.deepspeed_setup import deepspeed_config, start_deepspeed
 from aligner_core.training.optimizer import MasterWeightAdamW
 
 COMPLETE = "complete"
@@ -59,6 +59,8 @@ class StageCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._report(state)
+        if self._stage.is_main_process:
+            self._stage.metrics.rewind(state.global_step)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._report(state)
@@ -73,7 +75,7 @@ class StageCallback(TrainerCallback):
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **kw: Any
     ) -> None:
-        if self._stage.is_main_process and logs:
+        if self._stage.is_main_process and logs and "loss" in logs:  # the closing summary is all timings
             self._stage.metrics.log(state.global_step, **logs)
 
     def _report(self, state: TrainerState) -> None:
@@ -93,7 +95,7 @@ def _agreed(decision: bool) -> bool:
 def training_arguments(stage: StageContext, training: Training, seed: int, micro_batch: int) -> dict[str, Any]:
     """Arguments for any `TrainingArguments` class. Accumulation follows from global batch, processes, micro-batch."""
     profile = stage.profile
-    if uses_deepspeed(profile):
+    if profile.uses_deepspeed:
         start_deepspeed(profile)
     accumulation = max(1, training.global_batch // (micro_batch * profile.processes))
     return {
@@ -124,7 +126,7 @@ def training_arguments(stage: StageContext, training: Training, seed: int, micro
 
 
 def _place(profile: Profile) -> dict[str, Any]:
-    if uses_deepspeed(profile):
+    if profile.uses_deepspeed:
         return {
             "deepspeed": deepspeed_config(profile),
             "accelerator_config": {"use_configured_state": True},
@@ -137,7 +139,7 @@ def optimizer_for(
     model: torch.nn.Module, training: Training, profile: Profile
 ) -> tuple[torch.optim.Optimizer | None, None]:
     """Ours with one process; under DeepSpeed, DeepSpeed's."""
-    if uses_deepspeed(profile):
+    if profile.uses_deepspeed:
         return None, None
     betas, decay = training.betas, training.weight_decay
     return MasterWeightAdamW(model.parameters(), training.learning_rate, betas, decay), None

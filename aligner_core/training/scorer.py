@@ -69,7 +69,7 @@ def train_scorer(
     )
     trainer.batches = LengthSortedBatches([len(pair.better) for pair in pairs], training.global_batch, seed)
     run_training(stage, trainer, "training the scorer")
-    stage.facts |= {"pairs": len(pairs), "kinds": _count_kinds(pairs)}
+    stage.facts |= {"pairs": len(pairs), "kinds": _count_kinds(pairs), "dropped_over_long": []}
     calibration = _test(network, [pair_of(record, tokenizer, training.max_length) for record in held_out])
     stage.facts |= calibration
     trainer.save_model(str(stage.folder / "model"))

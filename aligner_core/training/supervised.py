@@ -27,7 +27,6 @@ from aligner_core.training.loop import (
 from aligner_core.work import TrainingWork
 
 
-
 class _Trainer(SFTTrainer):  # type: ignore[misc]
     batches: LengthSortedBatches
 

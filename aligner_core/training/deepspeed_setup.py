@@ -1,50 +1,12 @@
-"""How a stage's processes are started, and what DeepSpeed is told."""
+"""What DeepSpeed is told, and how it is started."""
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 from aligner_core.errors import Problem, UserError
 from aligner_core.profile import Profile
-
-CHILD = "aligner_core.stage_process"
-
-
-def uses_deepspeed(profile: Profile) -> bool:
-    return profile.processes > 1 or profile.zero.stage > 0
-
-
-def launch_command(folder: Path, profile: Profile, distributed: bool) -> list[str]:
-    """The command that runs the stage described in `folder`, in one process or in the profile's number of them."""
-    stage = [CHILD, str(folder)]
-    if not (distributed and uses_deepspeed(profile)):
-        return [sys.executable, "-m", *stage]
-    per_node = profile.processes // profile.nodes
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={per_node}"]
-    match profile.launch.kind:
-        case "local":
-            return [*torchrun, "--standalone", "--module", *stage]
-        case "hostfile":
-            hostfile = profile.launch.hostfile or "hostfile"
-            launcher = ["deepspeed", f"--hostfile={hostfile}", f"--num_nodes={profile.nodes}"]
-            return [*launcher, f"--num_gpus={per_node}", "--module", *stage]
-        case "slurm":
-            meeting = ["--rdzv_backend=c10d", '--rdzv_endpoint="$(hostname)":29500', f"--nnodes={profile.nodes}"]
-            node = ["srun", f"--nodes={profile.nodes}", "--ntasks-per-node=1"]
-            return [*node, *torchrun, *meeting, "--module", *stage]
-
-
-def launch_environment(profile: Profile, distributed: bool) -> dict[str, str]:
-    """Variables for the stage's processes."""
-    environment = {"TOKENIZERS_PARALLELISM": "false"}
-    if profile.device.kind == "cpu":
-        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        if distributed and profile.processes > 1:
-            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // profile.processes))
-    return environment
 
 
 def deepspeed_config(profile: Profile) -> dict[str, Any]:

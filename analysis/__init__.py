@@ -1,0 +1,1 @@
+"""Figures, tables and reports from finished runs. Needs no torch."""
