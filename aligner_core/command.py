@@ -21,7 +21,7 @@ from aligner_core.plan import PlannedStage, make_plan, misfits, render
 from aligner_core.profile import Profile
 from aligner_core.progress import read_state
 from aligner_core.recipe import Recipe
-from aligner_core.runner import StageFailed, run_stages
+from aligner_core.runner import StageError, run_stages
 from aligner_core.stages import Stage, is_finished, stage_folder
 
 Build = Callable[[Recipe, Profile], list[Stage]]
@@ -39,7 +39,7 @@ class ErrorGroup(click.Group):
             for problem in error.problems:
                 click.echo(f"  {problem}", err=True)
             sys.exit(2)
-        except StageFailed as error:
+        except StageError as error:
             click.echo(str(error), err=True)
             sys.exit(1)
 
@@ -122,7 +122,8 @@ def _notes(experiment: Experiment) -> list[str]:
     recipe, profile = experiment.recipe, experiment.profile
     return [
         f"recipe  {recipe.name}: {recipe.description}",
-        f"profile {profile.name}: {profile.nodes} x {profile.device.count} {profile.device.name}, {profile.precision}, "
+        f"profile {profile.name}: {profile.nodes} x {profile.device.count} {profile.device.name}, "
+        f"{profile.precision}, "
         f"{profile.processes} training process{'es' if profile.processes > 1 else ''}, ZeRO-{profile.zero.stage}, "
         f"generation by {profile.generation.engine}",
         f"run     {experiment.run}",
@@ -155,4 +156,4 @@ def report(run: Path) -> None:
     command = [sys.executable, "-m", "analysis.report", str(run)]
     result = subprocess.run(command, env={**os.environ, "MPLBACKEND": "Agg"}, check=False)
     if result.returncode:
-        raise StageFailed(f"the report ended with code {result.returncode}; run it alone: {' '.join(command)}")
+        raise StageError(f"the report ended with code {result.returncode}; run it alone: {' '.join(command)}")

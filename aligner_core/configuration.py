@@ -201,14 +201,14 @@ def _model_at(kind: type[BaseModel], location: Sequence[str]) -> type[BaseModel]
     current: type[BaseModel] = kind
     for key in location:
         field = current.model_fields.get(key)
-        inner = _model_of(field.annotation) if field else None
+        inner = model_of(field.annotation) if field else None
         if inner is None:
             return None
         current = inner
     return current
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def model_of(annotation: Any) -> type[BaseModel] | None:
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     for option in options:
         if isinstance(option, type) and issubclass(option, BaseModel):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import cache_folder, digest, file_digest, read_json, write_json
@@ -56,15 +57,14 @@ def size_of(source: str) -> Size | None:
     return Size(**_cached(path)["size"]) if path and path.is_file() else None
 
 
-def load_records(location: str, kind: type[Record]) -> list[Record]:
-    """All records of a source, strictly checked."""
-    if not location.startswith("hub:"):
-        return read_records(Path(location), kind)
-    return _load_from_hub(location, kind)
+def load_records(location: str, kind: type[Record], columns: Mapping[str, str]) -> list[Record]:
+    """All records of a source, strictly checked. `columns` renames what the source calls otherwise."""
+    path = _downloaded(location) if location.startswith("hub:") else Path(location)
+    return read_records(path, kind, columns)
 
 
-def _load_from_hub(location: str, kind: type[Record]) -> list[Record]:
-    """Download a data set with the published columns, and check it like a file."""
+def _downloaded(location: str) -> Path:
+    """A hub data set as a JSON Lines file in the cache, so that it is checked like any file."""
     import datasets
 
     name, _, split = location.removeprefix("hub:").partition(":")
@@ -78,16 +78,17 @@ def _load_from_hub(location: str, kind: type[Record]) -> list[Record]:
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         rows.to_json(path, force_ascii=False)
-    return read_records(path, kind)
+    return path
 
 
-def _cached(path: Path) -> dict[str, object] | dict[str, str]:  # type: ignore[type-arg]
+def _cached(path: Path) -> dict[str, Any]:
     """Hash and size of a file, remembered by path, length and time of change."""
     status = path.stat()
     key = digest([str(path.resolve()), status.st_size, status.st_mtime_ns])[:24]
     memory = cache_folder() / "files" / f"{key}.json"
     if memory.is_file():
-        return read_json(memory)
+        remembered: dict[str, Any] = read_json(memory)
+        return remembered
     facts = {"sha256": file_digest(path), "size": asdict(_measure(path))}
     write_json(memory, facts)
     return facts

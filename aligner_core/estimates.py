@@ -17,6 +17,8 @@ BASE_GIB = 1.0  # Python, torch and the libraries
 USABLE = 0.92  # of a device's memory; the rest is lost to fragments and buffers
 DECODE_EFFICIENCY = 0.5
 START_SECONDS = 8.0  # process start and imports
+LOAD_BYTES_PER_SECOND = 2e9
+FEWEST_SEQUENCES = 4
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _training(work: TrainingWork, profile: Profile) -> Estimate:
     saved = parameters(work.shape) * bytes_per_value(profile)
     checkpoint = saved + parameters(work.shape) * work.trainable_share * 12
     return Estimate(
-        profile.processes, memory, tokens, flops, (saved + checkpoint) / GIB, START_SECONDS + flops / rate, size,
+        profile.processes, memory, tokens, flops, (saved + checkpoint) / GIB, START_SECONDS + 2 * saved / LOAD_BYTES_PER_SECOND + flops / rate, size,
         None if fits(memory, profile) else _training_knob(work, profile),
     )  # fmt: skip
 
@@ -134,24 +136,33 @@ def _training_knob(work: TrainingWork, profile: Profile) -> str:
 def _generation(work: GenerationWork, profile: Profile) -> Estimate:
     place = profile.generation
     weights = parameters(work.shape) * bytes_per_value(profile)
-    cache = place.batch * work.longest * kv_bytes_per_token(work.shape, bytes_per_value(profile))
-    per_device = (weights + cache) / place.tensor_parallel
+    cache = work.longest * kv_bytes_per_token(work.shape, bytes_per_value(profile))
+    batch = _concurrent(place.batch, weights, cache, profile)
+    per_device = (weights + batch * cache) / place.tensor_parallel
     memory = BASE_GIB + per_device / GIB
     tokens = work.rows * (work.prompt_tokens + work.new_tokens)
     flops = 2.0 * matrix_parameters(work.shape) * tokens
     copies = max(1, profile.device.count // place.tensor_parallel)
     bandwidth = profile.device.bandwidth_gb_s * 1e9 * place.tensor_parallel
-    decode = work.rows / place.batch * work.new_tokens * weights / bandwidth
+    decode = work.rows / batch * work.new_tokens * weights / bandwidth
     compute = flops / (profile.device.tflops * 1e12 * place.tensor_parallel * profile.utilisation)
     seconds = (decode + compute) / copies / DECODE_EFFICIENCY
     knob = None
     if not fits(memory, profile):
-        if work.shape and fits(BASE_GIB + per_device / GIB / profile.device.count, profile):
+        if fits(BASE_GIB + per_device / GIB / profile.device.count, profile):
             knob = f"set generation.tensor_parallel: {profile.device.count} in the profile"
         else:
             knob = "set a smaller generation.batch in the profile, or choose a smaller model for this role"
-    return Estimate(place.tensor_parallel * copies, memory, tokens, flops, work.rows * 2e-6, START_SECONDS + seconds,
+    return Estimate(place.tensor_parallel * copies, memory, tokens, flops, work.rows * 2e-6, START_SECONDS + weights / LOAD_BYTES_PER_SECOND + seconds,
                     None, knob)  # fmt: skip
+
+
+def _concurrent(batch: int, weights: float, cache: float, profile: Profile) -> int:
+    """vLLM decodes as many sequences at once as have room; transformers decodes the batch it is given."""
+    if profile.generation.engine == "transformers":
+        return batch
+    room = USABLE * profile.device.memory_gib * GIB * profile.generation.tensor_parallel - weights
+    return min(batch, max(FEWEST_SEQUENCES, int(room / cache * 0.9)))
 
 
 def _scoring(work: ScoringWork, profile: Profile) -> Estimate:

@@ -45,15 +45,18 @@ def generate_rows(
         path = shards / f"rows-{start:07d}-{start + len(chosen):07d}.jsonl"
         if not path.is_file():
             completions = engine.generate([prompts[i] for i in chosen], sampling, shard_seed(seed, start))
-            texts = [engine.tokenizer.decode(list(item.token_ids)).strip() for item in completions]
-            write_jsonl(path, [record(rows[i], *pair) for i, *pair in zip(chosen, texts, completions, strict=True)])
+            written = [
+                record(rows[index], str(engine.tokenizer.decode(list(item.token_ids))).strip(), item)
+                for index, item in zip(chosen, completions, strict=True)
+            ]
+            write_jsonl(path, written)
             tokens += sum(len(item.token_ids) for item in completions)
         done.update(zip(chosen, read_jsonl(path), strict=True))
         stage.progress.update(len(done))
-    written = [done[index] for index in range(len(rows))]
-    write_jsonl(output, written)
-    stage.facts |= {"rows": len(written), "generated_tokens": tokens}
-    return written
+    ordered = [done[index] for index in range(len(rows))]
+    write_jsonl(output, ordered)
+    stage.facts |= {"rows": len(ordered), "generated_tokens": tokens}
+    return ordered
 
 
 def shard_seed(seed: int, start: int) -> int:

@@ -22,14 +22,14 @@ class Processes(Protocol):
     def terminate(self) -> None: ...
 
 
-def start_processes(folder: Path, profile: Profile, distributed: bool) -> Processes:
+def start_processes(folder: Path, profile: Profile) -> Processes:
     """Start the stage described in `folder`; its output goes to `log.txt` there."""
-    environment = launch_environment(profile, distributed)
-    if profile.device.kind == "cpu" and not (distributed and profile.uses_deepspeed):
+    environment = launch_environment(profile)
+    if profile.device.kind == "cpu" and not profile.uses_deepspeed:
         return _ForkedProcess(folder, environment)
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            launch_command(folder, profile, distributed), stdout=log, stderr=subprocess.STDOUT,
+            launch_command(folder, profile), stdout=log, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, env={**os.environ, **environment},
         )  # fmt: skip
 
@@ -69,10 +69,10 @@ def _run_forked(folder: Path, environment: dict[str, str]) -> None:
     sys.exit(stage_process.main(folder))
 
 
-def launch_command(folder: Path, profile: Profile, distributed: bool) -> list[str]:
+def launch_command(folder: Path, profile: Profile) -> list[str]:
     """The command that runs the stage described in `folder`, in one process or in the profile's number of them."""
     stage = [CHILD, str(folder)]
-    if not (distributed and profile.uses_deepspeed):
+    if not profile.uses_deepspeed:
         return [sys.executable, "-m", *stage]
     per_node = profile.processes // profile.nodes
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={per_node}"]
@@ -89,11 +89,11 @@ def launch_command(folder: Path, profile: Profile, distributed: bool) -> list[st
             return [*node, *torchrun, *meeting, "--module", *stage]
 
 
-def launch_environment(profile: Profile, distributed: bool) -> dict[str, str]:
+def launch_environment(profile: Profile) -> dict[str, str]:
     """Variables for the stage's processes."""
     environment = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if profile.device.kind == "cpu":
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        if distributed and profile.processes > 1:
+        if profile.processes > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // profile.processes))
     return environment

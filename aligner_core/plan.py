@@ -25,15 +25,12 @@ class PlannedStage:
 
 def make_plan(run: Path, stages: Sequence[Stage], profile: Profile) -> list[PlannedStage]:
     """Every stage with what it needs and whether it is already done."""
-    return [
-        PlannedStage(
-            stage,
-            is_finished(run, stage),
-            estimate(stage.work, profile),
-            launch_command(Path("FOLDER"), profile, stage.task.distributed),
-        )
-        for stage in stages
-    ]
+    planned = []
+    for stage in stages:
+        place = stage.place(profile)
+        command = launch_command(Path("FOLDER"), place)
+        planned.append(PlannedStage(stage, is_finished(run, stage), estimate(stage.work, place), command))
+    return planned
 
 
 def misfits(plan: Sequence[PlannedStage], profile: Profile) -> list[Problem]:
@@ -73,7 +70,10 @@ def _inconsistent(plan: Sequence[PlannedStage], profile: Profile) -> list[Proble
 
 def render(plan: Sequence[PlannedStage], profile: Profile, notes: Sequence[str] = ()) -> str:
     """The plan as a table for people."""
-    head = f"{'stage':<26}{'state':<7}{'procs':>5}{'GiB/device':>11}{'micro':>6}{'tokens':>12}{'FLOPs':>10}{'disk GiB':>10}{'time':>9}"
+    head = (
+        f"{'stage':<26}{'state':<7}{'procs':>5}{'GiB/device':>11}{'micro':>6}{'tokens':>12}{'FLOPs':>10}"
+        f"{'disk GiB':>10}{'time':>9}"
+    )
     lines = [*notes, "", head, "-" * len(head)]
     for planned in plan:
         need = planned.estimate

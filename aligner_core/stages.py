@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from aligner_core.files import digest
+from aligner_core.profile import Profile
 from aligner_core.work import Light, Work
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Stage:
 
     def output(self, path: str) -> Artifact:
         return Artifact(self, path)
+
+    def place(self, profile: Profile) -> Profile:
+        """Where this stage runs: as the profile says, or in one process."""
+        return profile if self.task.distributed else profile.for_one_process()
 
     @property
     def identity(self) -> str:

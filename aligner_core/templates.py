@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_json, write_json
@@ -76,7 +76,7 @@ def question_prompt(
     """Token ids up to where the answer begins. The frame writes BOS itself, so it is never doubled."""
     messages = [{"role": turn.role, "content": turn.content} for turn in history or ()]
     messages.append({"role": "user", "content": question})
-    encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     return list(encoded["input_ids"])
 
 

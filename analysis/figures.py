@@ -62,7 +62,7 @@ def redistribution(run: RunData, before: str, after: str, path: Path) -> None:
 def points(run: RunData, system: str) -> NDArray[np.float64]:
     """(answers, 2) helpfulness and harmlessness over all seeds."""
     chosen = run.scores[run.scores["system"] == system]
-    return chosen[["helpful", "harmless"]].to_numpy(dtype=float)
+    return np.asarray(chosen[["helpful", "harmless"]], dtype=float)
 
 
 def _limits(*groups: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -77,7 +77,7 @@ def _mark_means(axes: Axes, old: NDArray[np.float64], new: NDArray[np.float64]) 
     axes.axhline(old[1], color="black", linewidth=0.8)
     axes.annotate("", xy=tuple(new), xytext=tuple(old), arrowprops={"arrowstyle": "->", "linewidth": 1.8})
     for mean, color in ((old, BEFORE_MEAN), (new, AFTER_MEAN)):
-        axes.scatter(*mean, marker="s", s=90, color=color, edgecolor="black", zorder=5)
+        axes.scatter(mean[0], mean[1], marker="s", s=90, color=color, edgecolor="black", zorder=5)
 
 
 def systems(numbers: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The numbers of a report: system means, paired comparisons, PGR, each with an interval, and what they say in words."""
+"""The numbers of a report: means, paired comparisons and PGR with intervals, and what they say in words."""
 
 from __future__ import annotations
 
@@ -123,7 +123,8 @@ def in_words(comparison: dict[str, Any]) -> str:
 def gap_in_words(gap: dict[str, Any]) -> str:
     noun, size, share = NOUNS[gap["axis"]], gap["gap"], gap["pgr"]
     if size["low"] > 0:
-        return f"The student recovers {share['value']:.2f} [{share['low']:.2f}, {share['high']:.2f}] of the gap in {noun}."
+        amount = f"{share['value']:.2f} [{share['low']:.2f}, {share['high']:.2f}]"
+        return f"The student recovers {amount} of the gap in {noun}."
     return (
         f"The ceiling is not above the floor in {noun} beyond its interval "
         f"(gap {size['value']:+.2f} [{size['low']:+.2f}, {size['high']:+.2f}]), so PGR says nothing there."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from aligner_core import reference
 from aligner_core.command import ErrorGroup, add_experiment_commands
 from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
 from aligner_core.errors import Problem, UserError
@@ -26,10 +27,13 @@ add_experiment_commands(main, build)
 
 @main.command()
 @click.option("--profile", is_flag=True, help="The schema of profiles instead of recipes.")
-def schema(profile: bool) -> None:
+@click.option("--markdown", is_flag=True, help="A table of all keys instead, for people.")
+def schema(profile: bool, markdown: bool) -> None:
     """Print the JSON Schema of recipes, for editors and other tools."""
-    kind = Profile if profile else Recipe
-    click.echo(json.dumps(kind.model_json_schema(), indent=2))
+    if markdown:
+        click.echo(reference.markdown())
+    else:
+        click.echo(json.dumps((Profile if profile else Recipe).model_json_schema(), indent=2))
 
 
 @main.group()

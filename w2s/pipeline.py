@@ -100,7 +100,9 @@ class _Builder:
 
     def prepare(self) -> Stage:
         data = self.recipe.data
-        return Stage("data", PrepareData(weak_share=data.weak_share, limits=data.limits), self.data)
+        return Stage(
+            "data", PrepareData(weak_share=data.weak_share, limits=data.limits, columns=data.columns), self.data
+        )
 
     def part(self, name: str) -> Artifact:
         return self.prepare().output(name)
@@ -128,7 +130,11 @@ class _Builder:
         rows = len(systems) * self.sizes.evaluation
         work = ScoringWork(self.shapes["scorer"], rows, self.sizes.question + self.sizes.text)
         task = ScoreAnswers(systems=systems, precision=self.precision, scorer="evaluation")
-        more = {"questions": self.part(EVALUATION), "scorer": self.scorer(), "embedder": self.models["embedder"]}
+        more: dict[str, Artifact | Source] = {
+            "questions": self.part(EVALUATION),
+            "scorer": self.scorer(),
+            "embedder": self.models["embedder"],
+        }
         return Stage(f"scores-s{seed}", task, {**inputs, **more}, work)
 
     def answer_upstream(self, name: str, seed: int, part: str) -> Artifact:
@@ -213,7 +219,11 @@ class _Builder:
         work = TrainingWork(shape, 2 * (self.sizes.weak + self.sizes.strong), tokens, 1, training.epochs,
                             2 * training.global_batch, training.max_length, share)  # fmt: skip
         task = TrainScorer(section=section, precision=self.precision, seed=section.seed)
-        inputs = {"model": self.models["scorer"], "records_w": self.part(WEAK), "records_s": self.part(STRONG)}
+        inputs: dict[str, Artifact | Source] = {
+            "model": self.models["scorer"],
+            "records_w": self.part(WEAK),
+            "records_s": self.part(STRONG),
+        }
         return Stage("scorer", task, inputs, work).output(MODEL)
 
     @property

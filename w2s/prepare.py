@@ -23,18 +23,19 @@ class PrepareData(Task):
     version: ClassVar[int] = 1
     weak_share: float
     limits: Limits
+    columns: dict[str, str]
 
     def run(self, stage: StageContext) -> None:
         stage.progress.begin("reading data")
-        corrections = load_records(stage.inputs["corrections"]["location"], Correction)
-        evaluation = by_hash(load_records(stage.inputs["evaluation"]["location"], Question))
+        corrections = self._load(stage, "corrections", Correction)
+        evaluation = by_hash(self._load(stage, "evaluation", Question))
         held_out = {question_key(row.question) for row in evaluation}
         weak, strong = split(without(corrections, held_out), self.weak_share)
         queries: list[Question] = []
         if "queries" in stage.inputs:
             labelled = held_out | {question_key(row.question) for row in corrections}
-            queries = without(load_records(stage.inputs["queries"]["location"], Question), labelled)
-        parts = {
+            queries = without(self._load(stage, "queries", Question), labelled)
+        parts: dict[str, Sequence[Question]] = {
             WEAK: by_hash(weak)[: self.limits.corrections],
             STRONG: by_hash(strong)[: self.limits.weak_labels],
             QUERIES: by_hash(queries)[: self.limits.queries],
@@ -48,10 +49,14 @@ class PrepareData(Task):
         stage.facts |= {name.removesuffix(".jsonl"): len(rows) for name, rows in parts.items()}
         stage.facts["left_out_as_evaluated"] = sum(question_key(row.question) in held_out for row in corrections)
 
+    def _load(self, stage: StageContext, name: str, kind: type[Record]) -> list[Record]:
+        return load_records(stage.inputs[name]["location"], kind, self.columns)
+
 
 def split(records: Sequence[Correction], weak_share: float) -> tuple[list[Correction], list[Correction]]:
     """W and S by question hash: a question's records stay together, whatever else is in the file."""
-    weak, strong = [], []
+    weak: list[Correction] = []
+    strong: list[Correction] = []
     for record in records:
         position = int(question_key(record.question)[:12], 16) / 16**12
         (weak if position < weak_share else strong).append(record)

@@ -15,7 +15,7 @@ LABELS, DROPPED = "labels.jsonl", "dropped.jsonl"
 
 
 class SelectWeakLabels(Task):
-    """Applies the recipe's rules to all inputs whose name begins with `corrections`; drops are kept with the reason."""
+    """Applies the recipe's rules to all inputs whose name begins with `corrections`; keeps what falls, and why."""
 
     version: ClassVar[int] = 1
     rules: WeakLabels

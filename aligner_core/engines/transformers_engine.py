@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -20,10 +21,10 @@ class TransformersEngine:
         self._batch = profile.generation.batch
         self._device = profile.device.kind
         self.tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()))
-        self._model = AutoModelForCausalLM.from_pretrained(
+        network: Any = AutoModelForCausalLM.from_pretrained(
             model.folder, dtype=getattr(torch, profile.precision), **model.arguments()
         )
-        self._model.to(self._device).eval()
+        self._model = network.to(self._device).eval()
         self._end = self._end_ids()
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Completion]:
@@ -55,7 +56,7 @@ class TransformersEngine:
         # Built from nothing: the checkpoint's own generation_config.json must not add settings of its own.
         sample = sampling.temperature > 0
         chosen = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-        return GenerationConfig(
+        return GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=sampling.max_new_tokens,
             do_sample=sample,
             repetition_penalty=sampling.repetition_penalty,

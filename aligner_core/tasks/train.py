@@ -17,7 +17,7 @@ MODEL = "model"
 
 
 class TrainAligner(Task):
-    """One phase of the Aligner on `records`: `identity` teaches Q-A-A on a share of them, `correction` Q-A-C on all."""
+    """One phase of the Aligner on `records`: `identity` teaches Q-A-A on a share, `correction` Q-A-C on all."""
 
     version: ClassVar[int] = 1
     distributed: ClassVar[bool] = True

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from aligner_core.estimates import micro_batch_size
 from aligner_core.recipe import Training

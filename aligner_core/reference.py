@@ -1,0 +1,56 @@
+"""The table of all recipe and profile keys, from the code that checks them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from aligner_core.configuration import model_of
+from aligner_core.profile import Profile
+from aligner_core.recipe import Recipe, Role, Shape
+
+HEAD = """# Recipe and profile keys
+
+Written by `make docs` from the code that checks them; do not edit. Any key can be overridden on the command line:
+`w2s run RECIPE --set student.training.epochs=2`.
+"""
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("Recipe: what the experiment is", Recipe),
+    ("A role, where it is more than a model's id", Role),
+    ("The shape of a model that plan does not know", Shape),
+    ("Profile: where it runs", Profile),
+)
+OWN_SECTION = (Role, Shape)
+
+
+def markdown() -> str:
+    """All tables, as Markdown."""
+    parts = [HEAD]
+    for title, kind in SECTIONS:
+        parts += [f"## {title}\n", "| key | default | meaning |", "|---|---|---|"]
+        parts += [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in _rows(kind, "", None)]
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def _rows(kind: type[BaseModel], prefix: str, values: BaseModel | None) -> Iterator[tuple[str, str, str]]:
+    """A row per leaf; `values` are the defaults that the section around it gives."""
+    for name, field in kind.model_fields.items():
+        default = getattr(values, name) if values is not None else field.default
+        inner = model_of(field.annotation)
+        if inner is None or inner in OWN_SECTION or default is None:
+            yield prefix + name, _shown(default), field.description or ""
+        else:
+            yield from _rows(inner, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None)
+
+
+def _shown(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "**required**"
+    if isinstance(default, Role):
+        return f"`{default.model}`"
+    return f"`{json.dumps(default)}`"
