@@ -104,10 +104,17 @@ def _training(work: TrainingWork, profile: Profile) -> Estimate:
     rate = _devices(profile) * profile.device.tflops * 1e12 * profile.utilisation
     saved = parameters(work.shape) * bytes_per_value(profile)
     checkpoint = saved + parameters(work.shape) * work.trainable_share * 12
+    loading = 2 * saved / LOAD_BYTES_PER_SECOND  # read at the start, written at the end
     return Estimate(
-        profile.processes, memory, tokens, flops, (saved + checkpoint) / GIB, START_SECONDS + 2 * saved / LOAD_BYTES_PER_SECOND + flops / rate, size,
-        None if fits(memory, profile) else _training_knob(work, profile),
-    )  # fmt: skip
+        processes=profile.processes,
+        memory_gib=memory,
+        tokens=tokens,
+        flops=flops,
+        disk_gib=(saved + checkpoint) / GIB,
+        seconds=START_SECONDS + loading + flops / rate,
+        micro_batch=size,
+        too_large=None if fits(memory, profile) else _training_knob(work, profile),
+    )
 
 
 def _training_knob(work: TrainingWork, profile: Profile) -> str:
@@ -153,8 +160,15 @@ def _generation(work: GenerationWork, profile: Profile) -> Estimate:
             knob = f"set generation.tensor_parallel: {profile.device.count} in the profile"
         else:
             knob = "set a smaller generation.batch in the profile, or choose a smaller model for this role"
-    return Estimate(place.tensor_parallel * copies, memory, tokens, flops, work.rows * 2e-6, START_SECONDS + weights / LOAD_BYTES_PER_SECOND + seconds,
-                    None, knob)  # fmt: skip
+    return Estimate(
+        processes=place.tensor_parallel * copies,
+        memory_gib=memory,
+        tokens=tokens,
+        flops=flops,
+        disk_gib=work.rows * 2e-6,
+        seconds=START_SECONDS + weights / LOAD_BYTES_PER_SECOND + seconds,
+        too_large=knob,
+    )
 
 
 def _concurrent(batch: int, weights: float, cache: float, profile: Profile) -> int:
@@ -172,7 +186,7 @@ def _scoring(work: ScoringWork, profile: Profile) -> Estimate:
     memory = BASE_GIB + weights / GIB
     seconds = START_SECONDS + flops / (profile.device.tflops * 1e12 * profile.utilisation)
     knob = None if fits(memory, profile) else "choose a smaller model for roles.scorer"
-    return Estimate(1, memory, tokens, flops, 0.0, seconds, None, knob)
+    return Estimate(1, memory, tokens, flops, 0.0, seconds, too_large=knob)
 
 
 def _devices(profile: Profile) -> int:
