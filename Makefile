@@ -39,8 +39,9 @@ check:
 docs:
 	@bash .ci/install base "$(PYTHON)"
 	$(BIN)/w2s schema > recipes/schema/recipe.json
-	$(BIN)/w2s schema --profile > recipes/schema/profile.json
-	$(BIN)/w2s schema --markdown > docs/recipe.md
+	$(BIN)/ida schema > recipes/schema/ida.json
+	$(BIN)/python -m aligner_core.reference profile > recipes/schema/profile.json
+	$(BIN)/python -m aligner_core.reference docs > docs/recipe.md
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -55,13 +56,15 @@ class Experiment:
     run: Path
 
 
-def prepare(build: Build, recipe: str, profile: str, overrides: Sequence[str], runs: Path) -> Experiment:
+def prepare(
+    build: Build, kind: type[Recipe], recipe: str, profile: str, overrides: Sequence[str], runs: Path
+) -> Experiment:
     """Load, build and check that everything fits.
 
     Raises:
         UserError: with the problems of recipe, profile, data, models and fit, all at once.
     """
-    checked_recipe, checked_profile, problems = load(recipe, profile, overrides)
+    checked_recipe, checked_profile, problems = load(kind, recipe, profile, overrides)
     folder = runs / checked_recipe.name
     try:
         stages = build(checked_recipe, checked_profile)
@@ -88,14 +91,14 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def add_experiment_commands(group: click.Group, build: Build) -> None:
-    """Give a command line its `plan`, `run` and `status`."""
+def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]) -> None:
+    """Give a command line its `plan`, `run`, `status` and `schema` for recipes of one kind."""
 
     @group.command()
     @experiment_options
     def plan(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
         """Show what a run would do and need, without loading a model."""
-        experiment = prepare(build, recipe, profile, overrides, runs)
+        experiment = prepare(build, kind, recipe, profile, overrides, runs)
         click.echo(render(experiment.plan, experiment.profile, _notes(experiment)))
 
     @group.command()
@@ -103,17 +106,22 @@ def add_experiment_commands(group: click.Group, build: Build) -> None:
     def run(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
         """Run a recipe to its report. The same command continues an interrupted run and keeps what is finished."""
         started = time.monotonic()
-        experiment = prepare(build, recipe, profile, overrides, runs)
+        experiment = prepare(build, kind, recipe, profile, overrides, runs)
         _store_resolved(experiment)
         run_stages(experiment.run, experiment.stages, experiment.profile, open_display())
         report(experiment.run)
         click.echo(f"report: {experiment.run / 'report.html'}  ({time.monotonic() - started:.0f} s)")
 
     @group.command()
+    def schema() -> None:
+        """Print the JSON Schema of these recipes, for editors and other tools."""
+        click.echo(json.dumps(kind.model_json_schema(), indent=2))
+
+    @group.command()
     @experiment_options
     def status(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
         """Show which stages are done, under way, or still to do."""
-        experiment = prepare(build, recipe, profile, overrides, runs)
+        experiment = prepare(build, kind, recipe, profile, overrides, runs)
         for stage in experiment.stages:
             click.echo(f"{stage.name:<28}{_state(experiment.run, stage)}")
 

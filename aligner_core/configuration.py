@@ -21,7 +21,9 @@ PLACEHOLDER_ROLE = "embedded:tiny-random"
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load(recipe: str, profile: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Profile, list[Problem]]:
+def load(
+    kind: type[Recipe], recipe: str, profile: str, overrides: Sequence[str] = ()
+) -> tuple[Recipe, Profile, list[Problem]]:
     """Read both files and apply the profile's replacements, then `--set` values.
 
     With problems, the returned recipe and profile are the nearest valid ones, so that a caller can look for further
@@ -37,7 +39,7 @@ def load(recipe: str, profile: str, overrides: Sequence[str] = ()) -> tuple[Reci
     document = _replaced(read_yaml(recipe_path), checked_profile)
     for override in overrides:
         _set(document, override, problems)
-    checked_recipe = _validate(Recipe, document, recipe_path.name, problems)
+    checked_recipe = _validate(kind, document, recipe_path.name, problems)
     return checked_recipe, checked_profile, problems
 
 

@@ -1,8 +1,12 @@
-"""The table of all recipe and profile keys, from the code that checks them."""
+"""The table of all recipe and profile keys, and the profiles' schema, from the code that checks them.
+
+`python -m aligner_core.reference docs|profile`; `make docs` calls it.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,3 +58,7 @@ def _shown(default: Any) -> str:
     if isinstance(default, Role):
         return f"`{default.model}`"
     return f"`{json.dumps(default)}`"
+
+
+if __name__ == "__main__":
+    print(markdown() if sys.argv[1:] == ["docs"] else json.dumps(Profile.model_json_schema(), indent=2))

@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from analysis.comparisons import meaning, redistributions
 from analysis.run_data import RunData
 
 BEFORE, AFTER = "#c0392b", "#2471a3"
@@ -26,15 +27,13 @@ def draw_all(run: RunData, numbers: dict[str, Any]) -> dict[str, Path]:
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
     sns.set_theme(style="ticks", context="notebook")
-    drawn = {
-        "The upstream's answers before and after the Aligner": folder / "redistribution_aligned.png",
-        "Upstream and student": folder / "redistribution_student.png",
-        "Where the systems stand": folder / "systems.png",
-    }
-    names = list(drawn.values())
-    redistribution(run, "upstream", "aligned", names[0])
-    redistribution(run, "upstream", "student", names[1])
-    systems(numbers, names[2])
+    drawn = {}
+    for before, after in redistributions(run.systems):
+        path = folder / f"redistribution_{after}.png"
+        redistribution(run, before, after, path)
+        drawn[f"{meaning(before)}; {meaning(after)}"] = path
+    drawn["where the systems stand"] = folder / "systems.png"
+    systems(numbers, drawn["where the systems stand"])
     return drawn
 
 

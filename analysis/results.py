@@ -19,32 +19,17 @@ from aligner_core.statistics import (
     outcomes,
     pgr_of_means,
 )
+from analysis.comparisons import meaning, pairs
 from analysis.run_data import AXES, RunData
 
 SCHEMA = "w2s/report/1"
 NOUNS = {"helpful": "helpfulness", "harmless": "harmlessness"}
-# first, second: omega is the first's.
-PAIRS = (
-    ("aligned", "upstream"),
-    ("student", "upstream"),
-    ("student", "floor"),
-    ("student", "aligned"),
-    ("ceiling", "student"),
-    ("ceiling", "floor"),
-    ("student_more", "student"),
-    ("student_more", "upstream"),
-)
 
 
 def results(run: RunData) -> dict[str, Any]:
     """Everything that report.json holds."""
-    comparisons = [
-        compare(run, first, second, axis)
-        for first, second in PAIRS
-        if first in run.systems and second in run.systems
-        for axis in AXES
-    ]
-    recovered = [recovered_gap(run, axis) for axis in AXES]
+    comparisons = [compare(run, first, second, axis) for first, second in pairs(run.systems) for axis in AXES]
+    recovered = [recovered_gap(run, axis) for axis in AXES] if "ceiling" in run.systems else []
     return {
         "schema": SCHEMA,
         "name": run.recipe["name"],
@@ -65,7 +50,7 @@ def describe_system(run: RunData, system: str) -> dict[str, Any]:
     """Means with intervals on both axes, similarity to the reference beside them, length, and cut answers."""
     interval = _bootstrap(run)
     chosen = run.scores[run.scores["system"] == system]
-    described: dict[str, Any] = {"system": system}
+    described: dict[str, Any] = {"system": system, "meaning": meaning(system)}
     for axis in AXES:
         described[axis] = asdict(interval(mean, run.matrix(system, axis)))
     if "similarity" in chosen and chosen["similarity"].notna().all():
@@ -80,7 +65,7 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
     """Win, tie and lose counts of `first`, omega, and the paired difference of scores."""
     ours, theirs = run.matrix(first, axis).astype(float), run.matrix(second, axis).astype(float)
     identical = run.matrix(first, "text") == run.matrix(second, "text")
-    margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix("upstream", axis).astype(float).std())
+    margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(run.systems[0], axis).astype(float).std())
     outcome = outcomes(ours, theirs, margin, identical)
     interval = _bootstrap(run)
     omega = interval(mean_outcome_percent, outcome)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import click
 
-from aligner_core import reference
 from aligner_core.command import ErrorGroup, add_experiment_commands
 from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
 from aligner_core.errors import Problem, UserError
-from aligner_core.profile import Profile
 from aligner_core.recipe import Recipe
 from w2s.pipeline import build
 
@@ -22,18 +19,7 @@ def main() -> None:
     """Weak-to-strong alignment by correction: plan, run and compare experiments."""
 
 
-add_experiment_commands(main, build)
-
-
-@main.command()
-@click.option("--profile", is_flag=True, help="The schema of profiles instead of recipes.")
-@click.option("--markdown", is_flag=True, help="A table of all keys instead, for people.")
-def schema(profile: bool, markdown: bool) -> None:
-    """Print the JSON Schema of recipes, for editors and other tools."""
-    if markdown:
-        click.echo(reference.markdown())
-    else:
-        click.echo(json.dumps((Profile if profile else Recipe).model_json_schema(), indent=2))
+add_experiment_commands(main, build, Recipe)
 
 
 @main.group()

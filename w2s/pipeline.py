@@ -6,6 +6,7 @@ ceiling the ground truth of S, the floor that of W; all answer the held-out ques
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aligner_core.data_sources import Size, data_source, size_of
@@ -43,7 +44,7 @@ def build(recipe: Recipe, profile: Profile) -> list[Stage]:
     Raises:
         UserError: with every model or data set that cannot be found.
     """
-    return in_order(_Builder(recipe, profile).seed_scores(seed) for seed in recipe.seeds)
+    return in_order(StageBuilder(recipe, profile).weak_to_strong(seed) for seed in recipe.seeds)
 
 
 def planned_sizes(recipe: Recipe) -> Sizes:
@@ -64,7 +65,7 @@ def planned_sizes(recipe: Recipe) -> Sizes:
     )
 
 
-class _Builder:
+class StageBuilder:
     """Makes each stage from the recipe's sections. Stages that do not depend on the seed carry no seed in the name."""
 
     def __init__(self, recipe: Recipe, profile: Profile) -> None:
@@ -107,54 +108,59 @@ class _Builder:
     def part(self, name: str) -> Artifact:
         return self.prepare().output(name)
 
-    def seed_scores(self, seed: int) -> Stage:
-        """Scores of all systems on the held-out questions."""
-        corrected = self.correct(
-            f"aligned-eval-s{seed}", seed, self.answer_upstream("upstream-eval", seed, EVALUATION)
-        )
-        answered = {
+    def weak_to_strong(self, seed: int) -> Stage:
+        """Scores of upstream, aligned, floor, student and ceiling on the held-out questions."""
+        upstream = self.upstream_answers("eval", EVALUATION, seed)
+        training = self.recipe.student.training
+        trained = {
             "floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), self.floor_training(), seed),
             "student": self.student(seed, with_queries=False),
-            "ceiling": self.train_to_answer(
-                f"ceiling-s{seed}", "upstream", self.part(STRONG), self.recipe.student.training, seed
-            ),
+            "ceiling": self.train_to_answer(f"ceiling-s{seed}", "upstream", self.part(STRONG), training, seed),
         }
         if self.recipe.data.queries:
-            answered["student_more"] = self.student(seed, with_queries=True)
-        inputs: dict[str, Artifact | Source] = {
-            "upstream": self.answer_upstream("upstream-eval", seed, EVALUATION),
-            "aligned": corrected,
-            **{name: self.answer(f"{name}-eval-s{seed}", stage, seed) for name, stage in answered.items()},
+            trained["student_more"] = self.student(seed, with_queries=True)
+        systems = {
+            "upstream": upstream,
+            "aligned": self.correct(f"aligned-eval-s{seed}", upstream, seed),
+            **{name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()},
         }
-        systems = {name: "correction" if name == "aligned" else "answer" for name in inputs}
-        rows = len(systems) * self.sizes.evaluation
-        work = ScoringWork(self.shapes["scorer"], rows, self.sizes.question + self.sizes.text)
-        task = ScoreAnswers(systems=systems, precision=self.precision, scorer="evaluation")
-        more: dict[str, Artifact | Source] = {
+        return self.scores(systems, seed)
+
+    def scores(self, systems: Mapping[str, Artifact], seed: int) -> Stage:
+        """All systems' texts on the held-out questions, scored by the evaluating scorer."""
+        fields = {name: "correction" if texts.path == CORRECTIONS else "answer" for name, texts in systems.items()}
+        task = ScoreAnswers(systems=fields, precision=self.precision, scorer="evaluation")
+        inputs: dict[str, Artifact | Source] = {
+            **systems,
             "questions": self.part(EVALUATION),
             "scorer": self.scorer(),
             "embedder": self.models["embedder"],
         }
-        return Stage(f"scores-s{seed}", task, {**inputs, **more}, work)
+        rows = len(systems) * self.sizes.evaluation
+        work = ScoringWork(self.shapes["scorer"], rows, self.sizes.question + self.sizes.text)
+        return Stage(f"scores-s{seed}", task, inputs, work)
 
-    def answer_upstream(self, name: str, seed: int, part: str) -> Artifact:
+    def upstream_answers(self, name: str, part: str, seed: int) -> Artifact:
+        """The upstream's own answers; shared by all seeds where decoding has none."""
         seed = self.sampling_seed(seed)
         suffix = f"-s{seed}" if seed else ""
-        return self._answer(name + suffix, "upstream", self.models["upstream"], part, seed)
+        return self._answers(f"upstream-{name}{suffix}", "upstream", self.models["upstream"], part, seed)
 
-    def answer(self, name: str, stage: Stage, seed: int) -> Artifact:
-        return self._answer(name, stage.name, stage.output(MODEL), EVALUATION, self.sampling_seed(seed))
+    def answer(self, name: str, trained: Stage, part: str, seed: int) -> Artifact:
+        """A trained model's answers to a part of the data."""
+        return self._answers(name, trained.name, trained.output(MODEL), part, self.sampling_seed(seed))
 
-    def _answer(self, name: str, upstream: str, model: Artifact | Source, part: str, seed: int) -> Artifact:
+    def _answers(self, name: str, upstream: str, model: Artifact | Source, part: str, seed: int) -> Artifact:
         rows = {STRONG: self.sizes.strong, QUERIES: self.sizes.queries, EVALUATION: self.sizes.evaluation}[part]
         task = AnswerQuestions(
             upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
         )
-        role = "aligner" if name.startswith("floor") else "upstream"
+        role = "aligner" if upstream.startswith("floor") else "upstream"
         work = self._generation_work(role, rows, self.sizes.question)
         return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
 
-    def correct(self, name: str, seed: int, answers: Artifact) -> Artifact:
+    def correct(self, name: str, answers: Artifact, seed: int) -> Artifact:
+        """The Aligner's corrections of a model's answers."""
         task = CorrectAnswers(
             corrector="aligner", generation=self.generation, precision=self.precision, engine=self.engine,
             seed=self.sampling_seed(seed),
@@ -194,20 +200,29 @@ class _Builder:
         return self.train_to_answer(f"student{suffix}-s{seed}", "upstream", labels.output(LABELS), training, seed)
 
     def _label_inputs(self, seed: int, with_queries: bool) -> dict[str, Artifact | Source]:
-        answers = self.answer_upstream("upstream-labels", seed, STRONG)
-        inputs: dict[str, Artifact | Source] = {"corrections": self.correct(f"corrections-s{seed}", seed, answers)}
+        answers = self.upstream_answers("labels", STRONG, seed)
+        inputs: dict[str, Artifact | Source] = {"corrections": self.correct(f"corrections-s{seed}", answers, seed)}
         if with_queries:
-            more = self.answer_upstream("upstream-queries", seed, QUERIES)
-            inputs["corrections_queries"] = self.correct(f"corrections-queries-s{seed}", seed, more)
+            more = self.upstream_answers("queries", QUERIES, seed)
+            inputs["corrections_queries"] = self.correct(f"corrections-queries-s{seed}", more, seed)
         return inputs
 
-    def train_to_answer(self, name: str, role: str, records: Artifact, training: Training, seed: int) -> Stage:
+    def train_to_answer(
+        self,
+        name: str,
+        role: str,
+        records: Artifact,
+        training: Training,
+        seed: int,
+        start: Artifact | None = None,
+    ) -> Stage:
+        """Question -> correction, from the role's model or from `start`."""
         examples = self.sizes.weak if role == "aligner" else self.sizes.strong
         if name.startswith("student_more"):
             examples += self.sizes.queries
         work = self._training_work(role, examples, self.sizes.question + self.sizes.text, training)
         task = TrainToAnswer(training=training, precision=self.precision, seed=seed)
-        return Stage(name, task, {"model": self.models[role], "records": records}, work)
+        return Stage(name, task, {"model": start or self.models[role], "records": records}, work)
 
     def scorer(self) -> Artifact:
         """One evaluating scorer for the whole experiment; it sees all ground truth and no held-out question."""

@@ -1,0 +1,55 @@
+"""Which systems a report compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+# first, second: omega is the first's.
+WEAK_TO_STRONG = (
+    ("aligned", "upstream"),
+    ("student", "upstream"),
+    ("student", "floor"),
+    ("student", "aligned"),
+    ("ceiling", "student"),
+    ("ceiling", "floor"),
+    ("student_more", "student"),
+    ("student_more", "upstream"),
+)
+MEANINGS = {
+    "upstream": "the strong model as it came",
+    "aligned": "its answers corrected by the Aligner",
+    "floor": "the weak model trained on the ground truth of W",
+    "student": "the strong model trained on weak labels",
+    "student_more": "the student with weak labels for the further questions too",
+    "ceiling": "the strong model trained on the ground truth of S",
+}
+
+
+def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs to compare: by name for weak-to-strong; for IDA's letters, those of the source's table.
+
+    For A, B, C, D, ...: each with the one before it (B-A, C-B, D-C), and each with the one two before (C-A, D-B).
+    """
+    if "A" not in systems:
+        return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)]
+    letters = sorted(systems)
+    return [(second, first) for first, second in pairwise(letters)] + [
+        (second, first) for first, second in zip(letters, letters[2:], strict=False)
+    ]
+
+
+def meaning(system: str) -> str:
+    """What a system's name stands for, in words."""
+    if system in MEANINGS:
+        return MEANINGS[system]
+    number, corrected = divmod(ord(system) - ord("A"), 2)
+    model = "the upstream" if number == 0 else f"the model after round {number}"
+    return f"{model}, its answers corrected by the Aligner" if corrected else model
+
+
+def redistributions(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """Before and after, for the figures of how scores move."""
+    if "A" in systems:
+        return [("A", "B"), ("A", sorted(systems)[-2])]
+    return [("upstream", "aligned"), ("upstream", "student")]

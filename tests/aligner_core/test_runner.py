@@ -1,0 +1,109 @@
+"""Stages in their own processes: what fails is explained, what is finished is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from aligner_core.configuration import find_profile, read_yaml
+from aligner_core.display import PlainDisplay
+from aligner_core.errors import Problem, UserError
+from aligner_core.files import read_json, write_text
+from aligner_core.launch import launch_command, launch_environment
+from aligner_core.profile import Profile
+from aligner_core.runner import StageError, run_stages
+from aligner_core.stage_context import StageContext
+from aligner_core.stages import Stage, Task, is_finished, stage_folder
+
+PROFILE = Profile.model_validate({**read_yaml(find_profile("smoke")), "replace": {}})
+
+
+class WriteText(Task):
+    version: ClassVar[int] = 1
+    text: str
+
+    def run(self, stage: StageContext) -> None:
+        before = stage.file("before").read_text() if "before" in stage.inputs else ""
+        write_text(stage.folder / "text.txt", before + self.text)
+        stage.facts["length"] = len(before + self.text)
+
+
+class FailOnce(Task):
+    """Leaves something behind, and ends well only when it finds that again."""
+
+    version: ClassVar[int] = 1
+    marker: str
+
+    def run(self, stage: StageContext) -> None:
+        if not (stage.folder / "half").exists():
+            (stage.folder / "half").write_text("done so far")
+            raise RuntimeError(self.marker)
+
+
+class Refuse(Task):
+    version: ClassVar[int] = 1
+
+    def run(self, stage: StageContext) -> None:
+        raise UserError([Problem("here", "is wrong", "mend it"), Problem("there", "is wrong too")])
+
+
+def test_stages_pass_files_on_and_leave_a_manifest(tmp_path: Path) -> None:
+    first = Stage("first", WriteText(text="a"))
+    second = Stage("second", WriteText(text="b"), {"before": first.output("text.txt")})
+    run_stages(tmp_path, [first, second], PROFILE, PlainDisplay())
+    folder = stage_folder(tmp_path, second)
+    assert (folder / "text.txt").read_text() == "ab"
+    manifest = read_json(folder / "manifest.json")
+    assert manifest["facts"] == {"length": 2}
+    assert manifest["inputs"] == {"before": f"{first.identity}/text.txt"}
+
+
+def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
+    stage = Stage("only", WriteText(text="a"))
+    run_stages(tmp_path, [stage], PROFILE, PlainDisplay())
+    before = (stage_folder(tmp_path, stage) / "text.txt").stat().st_mtime_ns
+    run_stages(tmp_path, [stage], PROFILE, PlainDisplay())
+    assert (stage_folder(tmp_path, stage) / "text.txt").stat().st_mtime_ns == before
+
+
+def test_a_failed_stage_shows_its_log_and_continues_where_it_was(tmp_path: Path) -> None:
+    stage = Stage("fragile", FailOnce(marker="out of luck"))
+    with pytest.raises(StageError, match=r"(?s)stage fragile ended with code 1.*out of luck"):
+        run_stages(tmp_path, [stage], PROFILE, PlainDisplay())
+    assert not is_finished(tmp_path, stage)
+    run_stages(tmp_path, [stage], PROFILE, PlainDisplay())
+    assert (stage_folder(tmp_path, stage) / "half").read_text() == "done so far"
+
+
+def test_problems_of_a_stage_reach_the_user_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run_stages(tmp_path, [Stage("refusing", Refuse())], PROFILE, PlainDisplay())
+    assert [problem.where for problem in caught.value.problems] == ["here", "there"]
+
+
+@pytest.mark.parametrize(
+    ("launch", "expected"),
+    [
+        ({"kind": "local"}, ["torch.distributed.run", "--nproc_per_node=4", "--standalone"]),
+        ({"kind": "hostfile", "hostfile": "hosts"}, ["deepspeed", "--hostfile=hosts", "--num_nodes=2"]),
+        ({"kind": "slurm"}, ["srun", "--nodes=2", "--nnodes=2", "--nproc_per_node=4"]),
+    ],
+)
+def test_a_distributed_stage_is_started_by_the_launcher_of_the_profile(
+    launch: dict[str, str], expected: list[str]
+) -> None:
+    profile = Profile.model_validate(
+        {**read_yaml(find_profile("h100x8")), "nodes": 2, "processes": 8, "launch": launch}
+    )
+    command = launch_command(Path("folder"), profile)
+    for word in expected:
+        assert any(word in part for part in command), command
+    assert command[-1] == "folder"
+
+
+def test_processes_share_the_cores_of_a_cpu() -> None:
+    two = PROFILE.model_copy(update={"processes": 2})
+    assert int(launch_environment(two)["OMP_NUM_THREADS"]) >= 1
+    assert "OMP_NUM_THREADS" not in launch_environment(PROFILE)

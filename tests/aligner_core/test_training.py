@@ -1,0 +1,149 @@
+"""Trainings follow the same trajectory however they are cut up: by kills, by micro-batches, by processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from aligner_core.configuration import find_profile, read_yaml
+from aligner_core.embedded_models import local_folder
+from aligner_core.files import file_digest, read_json, read_jsonl, write_json, write_jsonl
+from aligner_core.launch import launch_command, launch_environment
+from aligner_core.profile import Profile
+from aligner_core.recipe import Training
+from aligner_core.tasks.train import TrainToAnswer
+
+TRAINING = Training(epochs=2, learning_rate=1e-3, global_batch=8, lr_warmup=0.1, max_length=512)
+
+
+def smoke(**changes: Any) -> Profile:
+    return Profile.model_validate({**read_yaml(find_profile("smoke")), "replace": {}, **changes})
+
+
+def train(folder: Path, profile: Profile, training: Training = TRAINING, records: int = 48) -> list[float]:
+    """Run one training as the runner would; returns the losses."""
+    describe(folder, profile, training, records)
+    environment = {**os.environ, **launch_environment(profile)}
+    result = subprocess.run(launch_command(folder, profile), env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return [row["loss"] for row in read_jsonl(folder / "metrics.jsonl")]
+
+
+def describe(folder: Path, profile: Profile, training: Training, records: int) -> None:
+    folder.mkdir(exist_ok=True)
+    source = random.Random(0)
+    write_jsonl(
+        folder / "records.jsonl",
+        (
+            {"id": str(number), "question": f"Say {number}.", "answer": "no",
+             "correction": "abc" * source.randint(1, 20)}
+            for number in range(records)
+        ),
+    )  # fmt: skip
+    task = TrainToAnswer(training=training, precision=profile.precision, seed=1)
+    write_json(
+        folder / "stage.json",
+        {
+            "name": "test",
+            "task": task.path(),
+            "settings": task.model_dump(mode="json"),
+            "inputs": {
+                "model": {"location": local_folder("embedded:tiny-random")},
+                "records": {"location": str(folder / "records.jsonl")},
+            },
+            "profile": profile.model_dump(mode="json"),
+            "wandb_group": None,
+        },
+    )
+
+
+def weights(folder: Path) -> str:
+    return file_digest(folder / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
+    folder = tmp_path_factory.mktemp("one")
+    return train(folder, smoke()), folder
+
+
+def test_the_loss_falls_and_the_result_is_a_plain_model_folder(one_process: tuple[list[float], Path]) -> None:
+    losses, folder = one_process
+    assert len(losses) == 12
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert {path.name for path in (folder / "model").iterdir()} >= {"config.json", "model.safetensors"}
+    assert not (folder / "checkpoints").exists()
+    assert not [path for path in (folder / "model").iterdir() if path.suffix in (".bin", ".pt")]
+
+
+def test_a_training_killed_after_any_checkpoint_ends_with_the_same_bits(
+    one_process: tuple[list[float], Path], tmp_path: Path
+) -> None:
+    losses, whole = one_process
+    profile = smoke(checkpoint_minutes=0.0001)
+    describe(tmp_path / "killed", profile, TRAINING, 48)
+    killer = (
+        "import os, sys; from pathlib import Path; from aligner_core import stage_process; "
+        "from aligner_core.training.loop import StageCallback as callback; begin = callback.on_step_begin\n"
+        "def kill(self, args, state, control, **kw):\n"
+        "    if state.global_step == int(sys.argv[2]): os._exit(9)\n"
+        "callback.on_step_begin = kill\n"
+        "sys.exit(stage_process.main(Path(sys.argv[1])))"
+    )
+    for step in (3, 7):  # in the first epoch and in the second
+        command = [sys.executable, "-c", killer, str(tmp_path / "killed"), str(step)]
+        assert subprocess.run(command, env={**os.environ, **launch_environment(profile)}).returncode == 9
+    half_written = tmp_path / "killed" / "checkpoints" / "checkpoint-99"
+    half_written.mkdir()
+    (half_written / "trainer_state.json").write_text("{")
+    assert train(tmp_path / "killed", profile) == losses
+    assert weights(tmp_path / "killed") == weights(whole)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 8])
+def test_how_a_global_batch_is_cut_does_not_change_the_losses(
+    one_process: tuple[list[float], Path], tmp_path: Path, micro_batch: int
+) -> None:
+    losses = train(tmp_path / "cut", smoke(micro_batch=micro_batch))
+    assert losses == pytest.approx(one_process[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_two_processes_with_zero_follow_one_process(
+    one_process: tuple[list[float], Path], tmp_path: Path, zero: int
+) -> None:
+    profile = smoke(processes=2, zero={"stage": zero})
+    losses = train(tmp_path / "two", profile)
+    assert losses == pytest.approx(one_process[0], abs=1e-3)
+    facts = read_json(tmp_path / "two" / "facts.json")
+    assert (facts["processes"], facts["zero_stage"]) == (2, zero)
+    alone = load_file(one_process[1] / "model" / "model.safetensors")
+    together = load_file(tmp_path / "two" / "model" / "model.safetensors")
+    assert {name: tensor.shape for name, tensor in alone.items()} == {
+        name: tensor.shape for name, tensor in together.items()
+    }
+
+
+def test_a_record_over_the_limit_is_dropped_counted_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "short"
+    train(folder, smoke(), TRAINING.model_copy(update={"max_length": 60, "epochs": 1}))
+    facts = read_json(folder / "facts.json")
+    assert facts["dropped_over_long"]
+    assert facts["examples"] + len(facts["dropped_over_long"]) == 48
+
+
+def test_when_no_record_fits_the_stage_says_so_before_training(tmp_path: Path) -> None:
+    profile = smoke()
+    describe(tmp_path / "none", profile, TRAINING.model_copy(update={"max_length": 4}), 8)
+    command = launch_command(tmp_path / "none", profile)
+    assert subprocess.run(command, env={**os.environ, **launch_environment(profile)}).returncode == 2
+    problems = json.loads((tmp_path / "none" / "problems.json").read_text())
+    assert "no example is within max_length 4" in problems[0]["what"]

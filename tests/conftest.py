@@ -1,0 +1,18 @@
+"""Fixtures that several tests share. The smoke run is made once and only read, or copied, afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import w2s
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run folder of the quickstart recipe with tiny models."""
+    runs = tmp_path_factory.mktemp("runs")
+    result = w2s("run", "quickstart", "--profile", "smoke", "--runs", runs)
+    assert result.returncode == 0, result.stderr + result.stdout
+    return runs / "quickstart"
