@@ -74,11 +74,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(Problem(f"{path}:{line}", f"is not YAML: {error.problem}", "mend the syntax")) from error
+    except yaml.YAMLError as error:
+        raise UserError(Problem(str(path), f"is not YAML: {error}", "mend the file")) from error
     except UnicodeDecodeError as error:
         raise UserError(Problem(str(path), "is not UTF-8", "save the file as UTF-8")) from error
     if not isinstance(document, dict):
         raise UserError(Problem(str(path), "holds no mapping", "write keys and values; see w2s recipes copy"))
-    return document
+    return {str(key): _unshared(value) for key, value in document.items()}
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which an anchor's aliases are values of their own, so that changing one leaves the others alone."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _replaced(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
@@ -112,24 +121,13 @@ def _set(document: dict[str, Any], override: str, problems: list[Problem]) -> No
             target[key] = {}
         target = target[key]
     try:
-        target[last] = _number(yaml.safe_load(text))
+        target[last] = yaml.safe_load(text)
     except yaml.YAMLError:
         problems.append(Problem(f"--set {path}", f'"{text}" is not a YAML value', "quote it"))
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 (no dot) as text; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _validate(kind: type[Model], document: dict[str, Any], file: str, problems: list[Problem]) -> Model:
     """Validate; on errors record all of them and return the nearest valid value."""
-    document = _numbers(document)
     try:
         return kind.model_validate(document)
     except ValidationError as error:
@@ -138,14 +136,6 @@ def _validate(kind: type[Model], document: dict[str, Any], file: str, problems: 
             return kind.model_validate(_repaired(document, error))
         except ValidationError:
             raise UserError(problems) from error
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return _number(value) if isinstance(value, str) and value[:1].isdigit() else value
 
 
 def _repaired(document: dict[str, Any], error: ValidationError) -> dict[str, Any]:

@@ -81,12 +81,13 @@ def micro_batch_size(work: TrainingWork, profile: Profile) -> int:
     """The largest divisor of a process's share of the global batch that fits; the profile may fix it."""
     share = max(1, work.global_batch // profile.processes)
     if profile.micro_batch:
-        return max(size for size in range(1, min(profile.micro_batch, share) + 1) if share % size == 0)
+        return largest_divisor(share, profile.micro_batch)
     sizes = [size for size in range(share, 0, -1) if share % size == 0]
-    for size in sizes:
-        if fits(_training_gib(work, size, profile), profile):
-            return size
-    return 1
+    return next((size for size in sizes if fits(_training_gib(work, size, profile), profile)), 1)
+
+
+def largest_divisor(number: int, at_most: int) -> int:
+    return max(size for size in range(1, min(at_most, number) + 1) if number % size == 0)
 
 
 def _training_gib(work: TrainingWork, micro_batch: int, profile: Profile) -> float:
@@ -118,26 +119,49 @@ def _training(work: TrainingWork, profile: Profile) -> Estimate:
 
 
 def _training_knob(work: TrainingWork, profile: Profile) -> str:
-    """The first change that makes it fit, as a person would try them."""
-    trials: list[tuple[str, dict[str, object]]] = []
+    """The first change that makes it fit, as a person would try them; each adds to the ones before."""
+    zero = profile.zero
+    steps: list[tuple[str, dict[str, object]]] = []
+    if profile.micro_batch and profile.micro_batch > 1:
+        steps.append(("micro_batch: 1", {"micro_batch": 1}))
     if not profile.gradient_checkpointing:
-        trials.append(("gradient_checkpointing: true", {"gradient_checkpointing": True}))
-    if profile.zero.stage < 3 and profile.processes > 1:
-        trials.append(("zero.stage: 3", {"zero": profile.zero.model_copy(update={"stage": 3})}))
-    best = {"gradient_checkpointing": True, "zero": profile.zero.model_copy(update={"stage": 3})}
-    if profile.device.kind == "cuda" and not profile.zero.offload:
-        offload = profile.zero.model_copy(update={"stage": 3, "offload": True})
-        trials.append(("zero.offload: true (stage 3)", {"gradient_checkpointing": True, "zero": offload}))
-    if profile.device.kind == "cuda":
-        for nodes in (2, 4, 8, 16, 32):
-            if nodes > profile.nodes:
-                many = {"nodes": nodes, "processes": nodes * profile.device.count}
-                trials.append((f"nodes: {nodes} (processes: {many['processes']})", {**best, **many}))
-    for knob, update in trials:
-        trial = profile.model_copy(update=update)
-        if fits(_training_gib(work, 1, trial), trial):
+        steps.append(("gradient_checkpointing: true", {"gradient_checkpointing": True}))
+    if zero.stage < 3 and profile.processes > 1:
+        zero = zero.model_copy(update={"stage": 3})
+        steps.append(("zero.stage: 3", {"zero": zero}))
+    if profile.device.kind == "cuda" and not zero.offload:
+        offload = zero.model_copy(update={"stage": 3, "offload": True})
+        steps.append(("zero.offload: true" + ("" if zero.stage == 3 else " and zero.stage: 3"), {"zero": offload}))
+    knobs: list[str] = []
+    trial = profile
+    for knob, update in steps:
+        alone = profile.model_copy(update=update)
+        trial = trial.model_copy(update=update)
+        knobs.append(knob)
+        if _fits_training(work, alone):
             return f"set {knob} in the profile"
+        if _fits_training(work, trial):
+            return f"set {', '.join(knobs)} in the profile"
+    return _more_nodes(work, profile, trial, knobs)
+
+
+def _more_nodes(work: TrainingWork, profile: Profile, trial: Profile, knobs: list[str]) -> str:
+    """The smallest number of nodes that does it, with all other knobs turned."""
+    if profile.device.kind == "cuda":
+        for nodes in (2, 4, 8, 16, 32, 64):
+            processes = nodes * profile.device.count
+            zero = trial.zero.model_copy(update={"stage": 3})
+            many = trial.model_copy(update={"nodes": nodes, "processes": processes, "zero": zero})
+            if nodes > profile.nodes and _fits_training(work, many):
+                stage = [] if trial.zero.stage == 3 else ["zero.stage: 3"]
+                return (
+                    f"set {', '.join([*knobs, *stage, f'nodes: {nodes}', f'processes: {processes}'])} in the profile"
+                )
     return "choose a smaller model for this role"
+
+
+def _fits_training(work: TrainingWork, profile: Profile) -> bool:
+    return fits(_training_gib(work, micro_batch_size(work, profile), profile), profile)
 
 
 def _generation(work: GenerationWork, profile: Profile) -> Estimate:
@@ -156,7 +180,8 @@ def _generation(work: GenerationWork, profile: Profile) -> Estimate:
     seconds = (decode + compute) / copies / DECODE_EFFICIENCY
     knob = None
     if not fits(memory, profile):
-        if fits(BASE_GIB + per_device / GIB / profile.device.count, profile):
+        over_all = BASE_GIB + (weights + batch * cache) / GIB / profile.device.count
+        if place.tensor_parallel < profile.device.count and fits(over_all, profile):
             knob = f"set generation.tensor_parallel: {profile.device.count} in the profile"
         else:
             knob = "set a smaller generation.batch in the profile, or choose a smaller model for this role"

@@ -38,7 +38,6 @@ def generate_rows(
     shards.mkdir(exist_ok=True)
     size = stage.profile.generation.batch * (8 if stage.profile.generation.engine == "vllm" else 1)
     done: dict[int, dict[str, Any]] = {}
-    tokens = 0
     stage.progress.begin("generating", len(rows), "rows")
     for start in range(0, len(rows), size):
         chosen = order[start : start + size]
@@ -46,17 +45,20 @@ def generate_rows(
         if not path.is_file():
             completions = engine.generate([prompts[i] for i in chosen], sampling, shard_seed(seed, start))
             written = [
-                record(rows[index], str(engine.tokenizer.decode(list(item.token_ids))).strip(), item)
+                {**record(rows[index], text_of(engine, item), item), "generated_tokens": len(item.token_ids)}
                 for index, item in zip(chosen, completions, strict=True)
             ]
             write_jsonl(path, written)
-            tokens += sum(len(item.token_ids) for item in completions)
         done.update(zip(chosen, read_jsonl(path), strict=True))
         stage.progress.update(len(done))
     ordered = [done[index] for index in range(len(rows))]
     write_jsonl(output, ordered)
-    stage.facts |= {"rows": len(ordered), "generated_tokens": tokens}
+    stage.facts |= {"rows": len(ordered), "generated_tokens": sum(row["generated_tokens"] for row in ordered)}
     return ordered
+
+
+def text_of(engine: Engine, completion: Completion) -> str:
+    return str(engine.tokenizer.decode(list(completion.token_ids))).strip()
 
 
 def shard_seed(seed: int, start: int) -> int:

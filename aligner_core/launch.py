@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -61,12 +63,21 @@ class _ForkedProcess:
 def _run_forked(folder: Path, environment: dict[str, str]) -> None:
     from aligner_core import stage_process
 
+    threading.Thread(target=_end_with_runner, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.exit(stage_process.main(folder))
+
+
+def _end_with_runner() -> None:
+    """The forked process's parent is the fork server, so the runner's death is watched for here."""
+    runner = multiprocessing.parent_process()
+    if runner is not None:
+        runner.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def launch_command(folder: Path, profile: Profile) -> list[str]:

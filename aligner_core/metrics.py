@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aligner_core.files import read_jsonl, write_jsonl
+from aligner_core.files import write_jsonl
 
 
 class MetricLog:
@@ -28,7 +29,7 @@ class MetricLog:
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`: a resumed training logs it again."""
         self._stream.close()
-        rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
+        rows = [row for row in _whole_rows(self._path) if row["step"] <= step]
         write_jsonl(self._path, rows)
         self._stream = self._path.open("a", encoding="utf-8")
 
@@ -36,6 +37,15 @@ class MetricLog:
         self._stream.close()
         if self._mirror:
             self._mirror.finish()
+
+
+def _whole_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows up to one that a crash cut short."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
 
 
 def _start_wandb(folder: Path, name: str, group: str) -> Any:

@@ -128,8 +128,8 @@ def _parse(path: Path, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
         except UnicodeDecodeError as error:
             what = f"is not UTF-8 (byte {error.start + 1} of the line)"
             problems.append(Problem(f"{path}:{number}", what, "save the file as UTF-8"))
-        except json.JSONDecodeError as error:
-            what = f"is not JSON: {error.msg} at column {error.colno}"
+        except (ValueError, RecursionError) as error:
+            what = f"is not JSON: {_json_fault(error)}"
             problems.append(Problem(f"{path}:{number}", what, "write one JSON object per line"))
 
 
@@ -138,11 +138,17 @@ def _parse_list(path: Path, content: bytes) -> Iterator[tuple[int, Any]]:
         values = json.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(Problem(str(path), "is not UTF-8", "save the file as UTF-8")) from error
-    except json.JSONDecodeError as error:
-        raise UserError(Problem(f"{path}:{error.lineno}", f"is not JSON: {error.msg}", "write a JSON list")) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(Problem(str(path), f"is not JSON: {_json_fault(error)}", "write a JSON list")) from error
     if not isinstance(values, list):
         raise UserError(Problem(str(path), "is not a list", "write a JSON list of objects, or JSON Lines as .jsonl"))
     yield from enumerate(values, 1)
+
+
+def _json_fault(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno}, column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _problem(where: str, detail: Any) -> Problem:

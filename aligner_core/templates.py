@@ -76,8 +76,28 @@ def question_prompt(
     """Token ids up to where the answer begins. The frame writes BOS itself, so it is never doubled."""
     messages = [{"role": turn.role, "content": turn.content} for turn in history or ()]
     messages.append({"role": "user", "content": question})
+    special = list(tokenizer.get_added_vocab())
+    if any(token in message["content"] for token in special for message in messages):
+        return _prompt_with_literal_tokens(tokenizer, messages)
     encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     return list(encoded["input_ids"])
+
+
+def _prompt_with_literal_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
+    """A text that spells out a control token must not end its turn: frame and texts are encoded apart."""
+    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+    framed = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
+    rest = str(tokenizer.apply_chat_template(framed, add_generation_prompt=True, tokenize=False))
+    ids: list[int] = []
+    for mark, message in zip(marks, messages, strict=True):
+        before, _, rest = rest.partition(mark)
+        ids += tokenizer(before, add_special_tokens=False)["input_ids"] + literal_ids(tokenizer, message["content"])
+    return ids + list(tokenizer(rest, add_special_tokens=False)["input_ids"])
+
+
+def literal_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text in which control tokens are mere characters."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 def correction_prompt(
@@ -96,7 +116,7 @@ def target_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
     They are appended to the prompt's ids, in training as in decoding, so no token can straddle the boundary.
     """
-    return list(tokenizer(text.strip(), add_special_tokens=False)["input_ids"])
+    return literal_ids(tokenizer, text.strip())
 
 
 def store_template(folder: Path, template: CorrectionTemplate) -> None:

@@ -164,7 +164,17 @@ def run_training(stage: StageContext, trainer: Trainer, doing: str) -> None:
         "loss_last": round(sum(losses[-3:]) / len(losses[-3:]), 4),
         "train_seconds": round(time.monotonic() - started, 1),
         "processes": trainer.args.world_size,
+        "zero_stage": _zero_stage(stage.profile, trainer),
     }
+
+
+def _zero_stage(profile: Profile, trainer: Trainer) -> int:
+    """The stage that the engine really runs; the Trainer is known to leave DeepSpeed out without a word."""
+    engine: Any = trainer.model_wrapped
+    running = engine.zero_optimization_stage() if trainer.is_deepspeed_enabled else 0
+    if running != profile.zero.stage:
+        raise RuntimeError(f"ZeRO-{profile.zero.stage} was asked for, and ZeRO-{running} ran")
+    return int(running)
 
 
 def discard_checkpoints(stage: StageContext) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
 
+from aligner_core.estimates import largest_divisor
 from aligner_core.files import write_json
 from aligner_core.recipe import ScorerSection
 from aligner_core.records import Correction
@@ -24,6 +25,7 @@ from aligner_core.training.loop import (
 )
 
 SAFE, UNSAFE, IDENTICAL = 0, 1, 2
+PAIRS_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def train_scorer(
     """Train, test on `held_out`, and leave a folder `model/` with its calibration."""
     set_seed(seed)
     training = section.training
-    arguments = training_arguments(stage, training, seed, min(training.global_batch, 4))
+    arguments = training_arguments(stage, training, seed, largest_divisor(training.global_batch, PAIRS_TOGETHER))
     network, tokenizer = load_scorer(model, getattr(torch, stage.profile.precision))
     _freeze(network, section.trainable_layers)
     pairs = [pair_of(record, tokenizer, training.max_length) for record in training_records]

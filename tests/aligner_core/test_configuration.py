@@ -81,11 +81,11 @@ def test_faults_of_every_kind_are_reported_at_once(tmp_path: Path) -> None:
     }
     _, problems = loaded(tmp_path, faulty)
     found = {problem.where: problem for problem in problems}
-    assert set(found) == {
-        f"recipe.yaml: {key}"
-        for key in ("roles.upstream.model", "roles.aligner", "roles.scorer.model", "studnet", "student.training.epochs",
-                    "student.training.learning_rat", "aligner.warm_up.fraction", "seeds")
-    }  # fmt: skip
+    keys = (
+        "roles.upstream.model", "roles.aligner", "roles.scorer.model", "studnet", "student.training.epochs",
+        "student.training.learning_rat", "aligner.warm_up.fraction", "seeds",
+    )  # fmt: skip
+    assert set(found) == {f"recipe.yaml: {key}" for key in keys}
     assert all(problem.fix for problem in problems)
     assert found["recipe.yaml: studnet"].fix.startswith('did you mean "student"?')
     assert found["recipe.yaml: student.training.learning_rat"].fix.startswith('did you mean "learning_rate"?')

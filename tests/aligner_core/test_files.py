@@ -36,6 +36,12 @@ def fail(error: type[BaseException]) -> Iterator[dict[str, Any]]:
     raise error
 
 
+def write_half_and_fail(path: Path) -> None:
+    with open_atomic(path) as stream:
+        stream.write("half")
+        raise ValueError("stop")
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_failure_inside_the_block_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "table.jsonl"
@@ -47,9 +53,8 @@ def test_a_failure_inside_the_block_leaves_the_old_file_alone(tmp_path: Path, er
 
 
 def test_a_failure_leaves_no_new_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stop"), open_atomic(tmp_path / "new.txt") as stream:
-        stream.write("half")
-        raise ValueError("stop")
+    with pytest.raises(ValueError, match="stop"):
+        write_half_and_fail(tmp_path / "new.txt")
     assert os.listdir(tmp_path) == []
 
 

@@ -25,8 +25,8 @@ ROWS = [f"{number} " + "x" * (number * 7 % 11) for number in range(10)]
 SAMPLING = Sampling(max_new_tokens=8)
 
 
-class Interrupted(Exception):
-    """Stands for a kill."""
+class SimulatedKillError(Exception):
+    pass
 
 
 class FakeEngine(Engine):
@@ -40,7 +40,7 @@ class FakeEngine(Engine):
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Completion]:
         self.asked.append([tuple(prompt) for prompt in prompts])
         if self._stop_at == len(self.asked) - 1:
-            raise Interrupted
+            raise SimulatedKillError
         return [Completion((*reversed(prompt), (seed + place) % 94), True) for place, prompt in enumerate(prompts)]
 
     def close(self) -> None: ...
@@ -93,7 +93,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_repeats_one_shard(tmp_pat
     whole = FakeEngine()
     generate(tmp_path / "whole", whole)
     first, second = FakeEngine(stop_at), FakeEngine()
-    with pytest.raises(Interrupted):
+    with pytest.raises(SimulatedKillError):
         generate(tmp_path / "parts", first)
     assert not (tmp_path / "parts" / "out.jsonl").exists()
     generate(tmp_path / "parts", second)
@@ -112,12 +112,12 @@ def test_a_shard_lost_before_it_was_written_is_generated_again(tmp_path: Path, a
         nonlocal seen
         seen += 1
         if seen == at_row + 1:
-            raise Interrupted
+            raise SimulatedKillError
         return record(row, text, completion)
 
     first, second = FakeEngine(), FakeEngine()
     stage = context(tmp_path / "parts", 3)
-    with pytest.raises(Interrupted):
+    with pytest.raises(SimulatedKillError):
         generate_rows(stage, first, ROWS, prompt, failing, SAMPLING, 5, stage.folder / "out.jsonl")
     generate(stage.folder, second)
     assert (stage.folder / "out.jsonl").read_bytes() == (tmp_path / "whole" / "out.jsonl").read_bytes()
@@ -137,7 +137,7 @@ def test_a_finished_output_is_made_again_without_asking_the_engine(tmp_path: Pat
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
 def test_a_changed_batch_size_does_not_reuse_shards_of_other_rows(tmp_path: Path, batch: int, stop_at: int) -> None:
     generate(tmp_path / "whole", FakeEngine(), batch)
-    with pytest.raises(Interrupted):
+    with pytest.raises(SimulatedKillError):
         generate(tmp_path / "parts", FakeEngine(stop_at))
     generate(tmp_path / "parts", FakeEngine(), batch)
     assert (tmp_path / "parts" / "out.jsonl").read_bytes() == (tmp_path / "whole" / "out.jsonl").read_bytes()
@@ -145,7 +145,7 @@ def test_a_changed_batch_size_does_not_reuse_shards_of_other_rows(tmp_path: Path
 
 def test_a_resumed_run_reports_the_facts_of_the_whole(tmp_path: Path) -> None:
     whole = generate(tmp_path / "whole", FakeEngine())
-    with pytest.raises(Interrupted):
+    with pytest.raises(SimulatedKillError):
         generate(tmp_path / "parts", FakeEngine(2))
     assert generate(tmp_path / "parts", FakeEngine()).facts == whole.facts
 

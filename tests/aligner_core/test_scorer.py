@@ -28,6 +28,11 @@ SCORE = st.floats(-20, 20)
 PAIRS = st.lists(st.tuples(st.tuples(SCORE, SCORE), st.tuples(SCORE, SCORE), st.sampled_from([0, 1, 2])), min_size=1)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W2S_CACHE", str(tmp_path_factory.getbasetemp() / "scorer-cache"))
+
+
 def network() -> LlamaForSequenceClassification:
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
+from pydantic import Field
 
 from aligner_core.configuration import load
 from aligner_core.profile import Profile
@@ -16,13 +17,13 @@ from w2s.pipeline import build
 class Count(Task):
     version: ClassVar[int] = 1
     limit: int = 1
-    names: dict[str, int] = {}
+    names: dict[str, int] = Field({})
 
 
 class CountAgain(Task):
     version: ClassVar[int] = 1
     limit: int = 1
-    names: dict[str, int] = {}
+    names: dict[str, int] = Field({})
 
 
 DATA = Source("here.jsonl", "abc")
