@@ -146,7 +146,7 @@ def optimizer_for(
 
 
 def run_training(stage: StageContext, trainer: Trainer, doing: str) -> None:
-    """Train to the end from the newest whole checkpoint, note the facts, leave no checkpoint behind.
+    """Train to the end from the newest whole checkpoint, note the facts.
 
     Raises:
         ArithmeticError: if the loss stopped being a number.
@@ -177,9 +177,14 @@ def _zero_stage(profile: Profile, trainer: Trainer) -> int:
     return int(running)
 
 
-def discard_checkpoints(stage: StageContext) -> None:
+def save_model(stage: StageContext, trainer: Trainer) -> Path:
+    """Leave a plain folder `model/` (safetensors, no pickled arguments) and no checkpoint."""
+    folder = stage.folder / "model"
+    trainer.save_model(str(folder))
     if stage.is_main_process:
+        (folder / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+    return folder
 
 
 def _newest(checkpoints: Path) -> str | None:

@@ -18,9 +18,9 @@ from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.statistics import wilson_interval
 from aligner_core.training.loop import (
     LengthSortedBatches,
-    discard_checkpoints,
     optimizer_for,
     run_training,
+    save_model,
     training_arguments,
 )
 
@@ -74,10 +74,9 @@ def train_scorer(
     stage.facts |= {"pairs": len(pairs), "kinds": _count_kinds(pairs), "dropped_over_long": []}
     calibration = _test(network, [pair_of(record, tokenizer, training.max_length) for record in held_out])
     stage.facts |= calibration
-    trainer.save_model(str(stage.folder / "model"))
-    tokenizer.save_pretrained(stage.folder / "model")
-    write_json(stage.folder / "model" / "scorer.json", {**calibration, "max_length": training.max_length})
-    discard_checkpoints(stage)
+    folder = save_model(stage, trainer)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "scorer.json", {**calibration, "max_length": training.max_length})
 
 
 class _Trainer(Trainer):
