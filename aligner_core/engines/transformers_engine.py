@@ -6,12 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from aligner_core.engines.protocol import Completion, Sampling
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import prepare_tokenizer
+
+# Ended rows are taken out when they are this share of the batch or more: each time the cache is copied.
+KEEP_UNTIL = 0.75
 
 
 class TransformersEngine:
@@ -41,38 +53,68 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _generate_batch(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
+        """Decode until every row has ended; those that have are taken out, so nothing is computed for them."""
+        ids, mask = self._pad_left(prompts)
+        choose = _Chooser(sampling)
+        generated: list[list[int]] = [[] for _ in prompts]
+        finished = [False] * len(prompts)
+        rows = list(range(len(prompts)))  # the prompts that the batch still holds
+        cache = DynamicCache(config=self._model.config)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        new = ids
+        for _ in range(sampling.max_new_tokens):
+            logits = self._model(
+                input_ids=new, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]  # fmt: skip
+            new = choose(ids, logits.float())
+            for row, token in zip(rows, new.tolist(), strict=True):
+                finished[row] = finished[row] or token in self._end
+                if not finished[row]:
+                    generated[row].append(token)
+            going = [index for index, row in enumerate(rows) if not finished[row]]
+            if not going:
+                break
+            new, positions = new[:, None], positions[:, -1:] + 1
+            ids, mask = torch.cat([ids, new], 1), torch.cat([mask, torch.ones_like(new)], 1)
+            if len(going) <= KEEP_UNTIL * len(rows):
+                keep = torch.tensor(going, device=ids.device)
+                cache.batch_select_indices(keep)
+                ids, mask, new, positions = ids[keep], mask[keep], new[keep], positions[keep]
+                rows = [rows[index] for index in going]
+        return [Completion(tuple(tokens), end) for tokens, end in zip(generated, finished, strict=True)]
+
+    def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, longest) ids and mask. A row is padded with its own first token, which no penalty minds."""
         longest = max(map(len, prompts))
-        pad = self._end[0]
-        ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        output = self._model.generate(
-            input_ids=ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            generation_config=self._configuration(sampling),
-        )
-        return [self._completion(row) for row in output[:, longest:].tolist()]
-
-    def _configuration(self, sampling: Sampling) -> GenerationConfig:
-        # Built from nothing: the checkpoint's own generation_config.json must not add settings of its own.
-        sample = sampling.temperature > 0
-        chosen = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-        return GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=sample,
-            repetition_penalty=sampling.repetition_penalty,
-            eos_token_id=self._end,
-            pad_token_id=self._end[0],
-            **(chosen if sample else {}),
-        )
-
-    def _completion(self, ids: list[int]) -> Completion:
-        for position, token in enumerate(ids):
-            if token in self._end:
-                return Completion(tuple(ids[:position]), finished=True)
-        return Completion(tuple(ids), finished=False)
+        ids = [[prompt[0]] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        return torch.tensor(ids, device=self._device), torch.tensor(mask, device=self._device)
 
     def _end_ids(self) -> list[int]:
         """Every id that ends an answer: the tokenizer's EOS first, and those the checkpoint declares."""
         declared = self._model.generation_config.eos_token_id
         more = declared if isinstance(declared, list) else [declared] if declared is not None else []
         return list(dict.fromkeys([self.tokenizer.eos_token_id, *more]))
+
+
+class _Chooser:
+    """The next token of each row: the best one, or a sample after penalty, temperature, top-k and top-p."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sample = sampling.temperature > 0
+        self._processors = LogitsProcessorList()
+        if sampling.repetition_penalty != 1.0:
+            self._processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        if self._sample:
+            self._processors.append(TemperatureLogitsWarper(sampling.temperature))
+        if self._sample and sampling.top_k:
+            self._processors.append(TopKLogitsWarper(sampling.top_k))
+        if self._sample and sampling.top_p < 1.0:
+            self._processors.append(TopPLogitsWarper(sampling.top_p))
+
+    def __call__(self, ids: Any, logits: Any) -> torch.Tensor:
+        scores: torch.Tensor = self._processors(ids, logits)
+        if not self._sample:
+            return scores.argmax(-1)
+        return torch.multinomial(scores.softmax(-1), 1)[:, 0]
