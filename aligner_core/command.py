@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,14 +14,14 @@ from typing import Any
 import click
 
 from aligner_core.configuration import load
-from aligner_core.display import open_display
+from aligner_core.display import Display, open_display
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, write_json
 from aligner_core.plan import PlannedStage, make_plan, misfits, render
 from aligner_core.profile import Profile
-from aligner_core.progress import read_state
+from aligner_core.progress import State, read_state
 from aligner_core.recipe import Recipe
-from aligner_core.runner import StageError, run_stages
+from aligner_core.runner import POLL_SECONDS, StageError, run_stages
 from aligner_core.stages import Stage, is_finished, stage_folder
 
 Build = Callable[[Recipe, Profile], list[Stage]]
@@ -108,8 +107,9 @@ def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]
         started = time.monotonic()
         experiment = prepare(build, kind, recipe, profile, overrides, runs)
         _store_resolved(experiment)
-        run_stages(experiment.run, experiment.stages, experiment.profile, open_display())
-        report(experiment.run)
+        display = open_display()
+        run_stages(experiment.run, experiment.stages, experiment.profile, display)
+        write_report(experiment.run, display)
         click.echo(f"report: {experiment.run / 'report.html'}  ({time.monotonic() - started:.0f} s)")
 
     @group.command()
@@ -156,12 +156,19 @@ def _store_resolved(experiment: Experiment) -> None:
     write_json(experiment.run / "profile.json", experiment.profile.model_dump(mode="json"))
 
 
-def report(run: Path) -> None:
+def write_report(run: Path, display: Display) -> None:
     """Write the report, unless it already tells of exactly these stages.
 
     `analysis` is started as a process of its own: nothing imports it, and it reads finished runs only.
     """
     command = [sys.executable, "-m", "analysis.report", str(run)]
-    result = subprocess.run(command, env={**os.environ, "MPLBACKEND": "Agg"}, check=False)
-    if result.returncode:
-        raise StageError(f"the report ended with code {result.returncode}; run it alone: {' '.join(command)}")
+    display.begin("report", 0, 0)
+    started = time.monotonic()
+    process = subprocess.Popen(command)
+    while process.poll() is None:
+        display.show(State("tables and figures"))
+        time.sleep(POLL_SECONDS)
+    if process.returncode:
+        display.failed()
+        raise StageError(f"the report ended with code {process.returncode}; run it alone: {' '.join(command)}")
+    display.finished(time.monotonic() - started)

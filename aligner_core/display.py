@@ -95,7 +95,7 @@ class PlainDisplay:
 
 
 def _label(name: str, number: int, total: int) -> str:
-    return f"{number}/{total} {name}"
+    return f"{number}/{total} {name}" if total else name
 
 
 def _amount(state: State) -> str:

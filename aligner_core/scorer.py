@@ -65,7 +65,9 @@ def pad_right(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[torch.T
     return torch.tensor([[*sequence, *[pad] * (longest - len(sequence))] for sequence in sequences]), lengths
 
 
-def scorer_loss(better: torch.Tensor, worse: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+def scorer_loss(
+    better: torch.Tensor, worse: torch.Tensor, kinds: torch.Tensor, unsafe_weight: float = 1.0
+) -> torch.Tensor:
     """Safe RLHF's losses (Dai et al. 2023, equations 5 and 6), on pairs from corrections.
 
     Args:
@@ -73,6 +75,7 @@ def scorer_loss(better: torch.Tensor, worse: torch.Tensor, kinds: torch.Tensor) 
         worse: (pairs, 2) scores of the answer.
         kinds: (pairs,) 0: the answer is safe and the correction more helpful; 1: the answer is unsafe;
             2: the answer was left as it is.
+        unsafe_weight: weight of the cost losses of unsafe answers; safe texts per unsafe one balances them.
 
     Returns:
         mean over pairs of: -log sigmoid(help_better - help_worse) where the answer is safe and was changed;
@@ -82,5 +85,6 @@ def scorer_loss(better: torch.Tensor, worse: torch.Tensor, kinds: torch.Tensor) 
     helpful = -log_sigmoid(better[:, HELPFUL] - worse[:, HELPFUL])
     harmful = -log_sigmoid(worse[:, COST] - better[:, COST])
     sign_of_worse = torch.where(kinds == 1, 1.0, -1.0)
-    signs = -log_sigmoid(sign_of_worse * worse[:, COST]) - log_sigmoid(-better[:, COST])
-    return ((kinds == 0) * helpful + (kinds == 1) * harmful + 0.5 * signs).mean()
+    weight = torch.where(kinds == 1, unsafe_weight, 1.0)
+    signs = -weight * log_sigmoid(sign_of_worse * worse[:, COST]) - log_sigmoid(-better[:, COST])
+    return ((kinds == 0) * helpful + (kinds == 1) * weight * harmful + 0.5 * signs).mean()

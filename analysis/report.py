@@ -17,7 +17,7 @@ from aligner_core.files import digest, read_json, write_json, write_text
 if TYPE_CHECKING:
     from analysis.run_data import RunData
 
-VERSION = 1
+VERSION = 2
 TEMPLATES = Path(__file__).parent / "templates"
 
 

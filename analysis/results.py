@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -23,13 +22,14 @@ from analysis.comparisons import meaning, pairs
 from analysis.run_data import AXES, RunData
 
 SCHEMA = "w2s/report/1"
-NOUNS = {"helpful": "helpfulness", "harmless": "harmlessness"}
+NOUNS = {"helpful": "helpfulness", "harmless": "harmlessness", "similarity": "similarity to the reference"}
 
 
 def results(run: RunData) -> dict[str, Any]:
     """Everything that report.json holds."""
     comparisons = [compare(run, first, second, axis) for first, second in pairs(run.systems) for axis in AXES]
-    recovered = [recovered_gap(run, axis) for axis in AXES] if "ceiling" in run.systems else []
+    gap_axes = [*AXES, "similarity"] if "similarity" in run.scores and run.scores["similarity"].notna().all() else AXES
+    recovered = [recovered_gap(run, axis) for axis in gap_axes] if "ceiling" in run.systems else []
     return {
         "schema": SCHEMA,
         "name": run.recipe["name"],
@@ -84,14 +84,13 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
 
 
 def recovered_gap(run: RunData, axis: str) -> dict[str, Any]:
-    """PGR and the gap it divides by."""
+    """PGR and the gap it divides by; PGR is None where the gap is not above 0 beyond its interval."""
     floor, student, ceiling = (run.matrix(name, axis).astype(float) for name in ("floor", "student", "ceiling"))
     interval = _bootstrap(run)
-    return {
-        "axis": axis,
-        "gap": asdict(interval(mean_difference, ceiling, floor)),
-        "pgr": _without_nan(asdict(interval(pgr_of_means, floor, student, ceiling))),
-    }
+    gap = interval(mean_difference, ceiling, floor)
+    # Without a gap there is nothing to recover, and the ratio of two noises would look like a result.
+    recovered = asdict(interval(pgr_of_means, floor, student, ceiling)) if gap.low > 0 else None
+    return {"axis": axis, "gap": asdict(gap), "pgr": recovered}
 
 
 def in_words(comparison: dict[str, Any]) -> str:
@@ -119,11 +118,6 @@ def gap_in_words(gap: dict[str, Any]) -> str:
 def _bootstrap(run: RunData) -> partial[Interval]:
     settings = run.recipe["evaluation"]
     return partial(bootstrap, resamples=settings["resamples"], confidence=settings["confidence"])
-
-
-def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {key: None if math.isnan(value) else value for key, value in values.items()}
 
 
 def examples(run: RunData, amount: int = 10) -> list[dict[str, Any]]:

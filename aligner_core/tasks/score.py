@@ -18,7 +18,7 @@ BATCH = 16
 class TrainScorer(Task):
     """Two heads on `model`, trained on the corrections in all inputs whose name begins with `records`."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     section: ScorerSection
     precision: str
     seed: int

@@ -70,6 +70,7 @@ def train_scorer(
         optimizers=optimizer_for(network, training, stage.profile),
     )
     trainer.batches = LengthSortedBatches([len(pair.better) for pair in pairs], training.global_batch, seed)
+    trainer.unsafe_weight = safe_texts_per_unsafe(pairs)
     run_training(stage, trainer, "training the scorer")
     stage.facts |= {"pairs": len(pairs), "kinds": _count_kinds(pairs), "dropped_over_long": []}
     calibration = _test(network, [pair_of(record, tokenizer, training.max_length) for record in held_out])
@@ -81,6 +82,7 @@ def train_scorer(
 
 class _Trainer(Trainer):
     batches: LengthSortedBatches
+    unsafe_weight: float
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthSortedBatches:
         return self.batches
@@ -88,7 +90,13 @@ class _Trainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         both = scores(model, inputs["input_ids"], inputs["lengths"])
         better, worse = both.chunk(2)
-        return scorer_loss(better, worse, inputs["kinds"])
+        return scorer_loss(better, worse, inputs["kinds"], self.unsafe_weight)
+
+
+def safe_texts_per_unsafe(pairs: Sequence[Pair]) -> float:
+    """Both texts of a pair count, and only the answer of an unsafe one is unsafe."""
+    unsafe = sum(pair.kind == UNSAFE for pair in pairs)
+    return (2 * len(pairs) - unsafe) / unsafe if unsafe else 1.0
 
 
 def _collate(pairs: Sequence[Pair]) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +18,7 @@ W2S_RECIPES = [path.stem for path in shipped_recipes() if not path.stem.startswi
 
 def begun(output: str) -> list[str]:
     """Names of the stages that a run began, from its plain log."""
-    return [line.split()[1] for line in output.splitlines() if line.endswith(" begins")]
+    return re.findall(r"^\d+/\d+ (\S+) begins$", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("recipe", [name for name in W2S_RECIPES if name != "quickstart"])
