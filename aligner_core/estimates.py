@@ -6,7 +6,10 @@ moments), of which ZeRO shards optimizer states (stage 1), gradients (2) and wei
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from aligner_core.profile import Profile
 from aligner_core.shapes import kv_bytes_per_token, layer_parameters, matrix_parameters, parameters
@@ -119,45 +122,39 @@ def _training(work: TrainingWork, profile: Profile) -> Estimate:
 
 
 def _training_knob(work: TrainingWork, profile: Profile) -> str:
-    """The first change that makes it fit, as a person would try them; each adds to the ones before."""
-    zero = profile.zero
-    steps: list[tuple[str, dict[str, object]]] = []
-    if profile.micro_batch and profile.micro_batch > 1:
-        steps.append(("micro_batch: 1", {"micro_batch": 1}))
-    if not profile.gradient_checkpointing:
-        steps.append(("gradient_checkpointing: true", {"gradient_checkpointing": True}))
-    if zero.stage < 3 and profile.processes > 1:
-        zero = zero.model_copy(update={"stage": 3})
-        steps.append(("zero.stage: 3", {"zero": zero}))
-    if profile.device.kind == "cuda" and not zero.offload:
-        offload = zero.model_copy(update={"stage": 3, "offload": True})
-        steps.append(("zero.offload: true" + ("" if zero.stage == 3 else " and zero.stage: 3"), {"zero": offload}))
-    knobs: list[str] = []
-    trial = profile
-    for knob, update in steps:
-        alone = profile.model_copy(update=update)
-        trial = trial.model_copy(update=update)
-        knobs.append(knob)
-        if _fits_training(work, alone):
-            return f"set {knob} in the profile"
+    """The least change to the profile that makes it fit, in the order in which a person would try."""
+    for trial in _cheaper_profiles(profile):
         if _fits_training(work, trial):
-            return f"set {', '.join(knobs)} in the profile"
-    return _more_nodes(work, profile, trial, knobs)
-
-
-def _more_nodes(work: TrainingWork, profile: Profile, trial: Profile, knobs: list[str]) -> str:
-    """The smallest number of nodes that does it, with all other knobs turned."""
-    if profile.device.kind == "cuda":
-        for nodes in (2, 4, 8, 16, 32, 64):
-            processes = nodes * profile.device.count
-            zero = trial.zero.model_copy(update={"stage": 3})
-            many = trial.model_copy(update={"nodes": nodes, "processes": processes, "zero": zero})
-            if nodes > profile.nodes and _fits_training(work, many):
-                stage = [] if trial.zero.stage == 3 else ["zero.stage: 3"]
-                return (
-                    f"set {', '.join([*knobs, *stage, f'nodes: {nodes}', f'processes: {processes}'])} in the profile"
-                )
+            return f"set {_changes(profile, trial)} in the profile"
     return "choose a smaller model for this role"
+
+
+def _cheaper_profiles(profile: Profile) -> Iterator[Profile]:
+    """Each saving alone, then all of them, then all of them on more nodes."""
+    sharded = profile.zero.model_copy(update={"stage": 3})
+    on_gpu = profile.device.kind == "cuda"
+    savings: list[dict[str, object]] = [{"micro_batch": 1}] if profile.micro_batch else []
+    savings.append({"gradient_checkpointing": True})
+    savings.append({"zero": sharded} if profile.processes > 1 else {})
+    savings.append({"zero": sharded.model_copy(update={"offload": True})} if on_gpu else {})
+    together = profile
+    for saving in savings:
+        yield profile.model_copy(update=saving)
+        together = together.model_copy(update=saving)
+        yield together
+    for nodes in (2, 4, 8, 16, 32, 64) if on_gpu else ():
+        if nodes > profile.nodes:
+            more = {"nodes": nodes, "processes": nodes * profile.device.count}
+            zero = together.zero.model_copy(update={"offload": profile.zero.offload})
+            yield together.model_copy(update={**more, "zero": zero})
+            yield together.model_copy(update=more)
+
+
+def _changes(profile: Profile, trial: Profile) -> str:
+    """What to write into the profile to make it the other."""
+    keys = ("micro_batch", "gradient_checkpointing", "zero.stage", "zero.offload", "nodes", "processes")
+    values = [(key, attrgetter(key)(profile), attrgetter(key)(trial)) for key in keys]
+    return ", ".join(f"{key}: {json.dumps(after)}" for key, before, after in values if before != after)
 
 
 def _fits_training(work: TrainingWork, profile: Profile) -> bool:

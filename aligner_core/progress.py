@@ -22,10 +22,11 @@ class State:
 
 
 class Progress:
-    """Keeps `progress.json` in the stage's folder up to date, at most five times a second."""
+    """Keeps `progress.json` in the stage's folder up to date, at most five times a second; one process writes it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, writes: bool = True) -> None:
         self._path = folder / FILE
+        self._writes = writes
         self._state = State()
         self._written = 0.0
 
@@ -42,6 +43,8 @@ class Progress:
         self.update(self._state.done + by)
 
     def _write(self) -> None:
+        if not self._writes:
+            return
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(asdict(self._state)))
         os.replace(temporary, self._path)

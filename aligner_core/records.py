@@ -139,7 +139,8 @@ def _parse_list(path: Path, content: bytes) -> Iterator[tuple[int, Any]]:
     except UnicodeDecodeError as error:
         raise UserError(Problem(str(path), "is not UTF-8", "save the file as UTF-8")) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(Problem(str(path), f"is not JSON: {_json_fault(error)}", "write a JSON list")) from error
+        where = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
+        raise UserError(Problem(where, f"is not JSON: {_json_fault(error)}", "write a JSON list")) from error
     if not isinstance(values, list):
         raise UserError(Problem(str(path), "is not a list", "write a JSON list of objects, or JSON Lines as .jsonl"))
     yield from enumerate(values, 1)

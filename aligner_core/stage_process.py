@@ -37,7 +37,7 @@ def main(folder: Path) -> int:
         folder=folder,
         inputs=description["inputs"],
         profile=profile,
-        progress=Progress(folder),
+        progress=Progress(folder, writes=main_process),
         metrics=MetricLog(folder, description["name"], group),
     )
     try:
