@@ -27,7 +27,8 @@ class Processes(Protocol):
 def start_processes(folder: Path, profile: Profile) -> Processes:
     """Start the stage described in `folder`; its output goes to `log.txt` there."""
     environment = launch_environment(profile)
-    if profile.device.kind == "cpu" and not profile.uses_deepspeed:
+    forks = profile.device.kind == "cpu" and profile.generation.engine == "transformers"
+    if forks and not profile.uses_deepspeed:
         return _ForkedProcess(folder, environment)
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
@@ -39,7 +40,7 @@ def start_processes(folder: Path, profile: Profile) -> Processes:
 class _ForkedProcess:
     """A process forked from one that has imported torch and the trainers already: five seconds saved per stage.
 
-    Only without CUDA, which does not survive a fork.
+    Only without CUDA, which does not survive a fork, and without vLLM, which starts processes of its own.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:

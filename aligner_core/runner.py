@@ -116,14 +116,21 @@ def _describe_stage(run: Path, stage: Stage, profile: Profile) -> dict[str, Any]
                 "trust_remote_code": source.trust_remote_code,
             }
     return {
+        **_what(stage),
+        "inputs": inputs,
+        "profile": stage.place(profile).model_dump(mode="json"),
+        "wandb_group": run.name if profile.wandb else None,
+    }
+
+
+def _what(stage: Stage) -> dict[str, Any]:
+    """What a stage does, as both its description and its manifest tell."""
+    return {
         "name": stage.name,
         "identity": stage.identity,
         "task": stage.task.path(),
         "version": stage.task.version,
         "settings": stage.task.model_dump(mode="json"),
-        "inputs": inputs,
-        "profile": stage.place(profile).model_dump(mode="json"),
-        "wandb_group": run.name if profile.wandb else None,
     }
 
 
@@ -140,11 +147,7 @@ def _raise_failure(stage: Stage, folder: Path, code: int) -> None:
 def _manifest(stage: Stage, folder: Path, profile: Profile, started: float, seconds: float) -> dict[str, Any]:
     """Everything needed to know later how a result came about."""
     return {
-        "name": stage.name,
-        "identity": stage.identity,
-        "task": stage.task.path(),
-        "version": stage.task.version,
-        "settings": stage.task.model_dump(mode="json"),
+        **_what(stage),
         "inputs": {name: source.identity for name, source in stage.inputs.items()},
         "profile": profile.name,
         "facts": read_json(folder / FACTS),

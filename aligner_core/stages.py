@@ -8,6 +8,7 @@ where and how fast it runs is left out. A stage whose identity is already on dis
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +24,16 @@ if TYPE_CHECKING:
     from aligner_core.stage_context import StageContext
 
 
-class Task(BaseModel):
+class Task(BaseModel, ABC):
     """What a stage does. Fields are the settings that can change its result; raise `version` when the code does."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: ClassVar[int]
     distributed: ClassVar[bool] = False
 
+    @abstractmethod
     def run(self, stage: StageContext) -> None:
         """Read `stage`'s inputs, write into `stage.folder`. Runs in a process of its own."""
-        raise NotImplementedError(type(self))
 
     @classmethod
     def path(cls) -> str:

@@ -23,7 +23,7 @@ class VllmEngine:
         try:
             from vllm import LLM
         except ImportError as error:
-            fix = "make vllm installs it; or set generation.engine: transformers in the profile"
+            fix = "bash .ci/install vllm; or set generation.engine: transformers in the profile"
             raise UserError(Problem("generation.engine", "vllm is not installed", fix)) from error
         self._llm = LLM(
             model=model.folder,
