@@ -10,6 +10,7 @@ from pydantic import Field
 from aligner_core.configuration import load
 from aligner_core.profile import Profile
 from aligner_core.recipe import Recipe
+from aligner_core.stage_context import StageContext
 from aligner_core.stages import Artifact, Source, Stage, Task, in_order, load_task
 from w2s.pipeline import build
 
@@ -19,11 +20,12 @@ class Count(Task):
     limit: int = 1
     names: dict[str, int] = Field({})
 
+    def run(self, stage: StageContext) -> None:
+        stage.facts["limit"] = self.limit
 
-class CountAgain(Task):
-    version: ClassVar[int] = 1
-    limit: int = 1
-    names: dict[str, int] = Field({})
+
+class CountAgain(Count):
+    """Another task with the same settings."""
 
 
 DATA = Source("here.jsonl", "abc")
