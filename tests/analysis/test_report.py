@@ -11,7 +11,7 @@ import pytest
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, write_json, write_jsonl
 from analysis.report import write_report
-from analysis.results import gap_in_words, in_words
+from analysis.results import compare, gap_in_words, in_words
 from analysis.run_data import load_run
 
 SYSTEMS = ("upstream", "aligned", "floor", "student", "ceiling")
@@ -73,7 +73,16 @@ def test_no_gap_is_said_in_words_and_never_divided_by(tmp_path: Path) -> None:
     assert "PGR says nothing there" in words
 
 
-def test_identical_texts_tie_whatever_the_scores() -> None:
+def test_identical_texts_tie_whatever_the_scores(improving: Path) -> None:
+    for seed in (1, 2):
+        path = improving / "stages" / f"scores-s{seed}" / "scores.jsonl"
+        path.write_text(path.read_text().replace("student says", "upstream says"))
+    compared = compare(load_run(improving), "student", "upstream", "helpful")
+    assert (compared["win"], compared["tie"], compared["lose"]) == (0, 120, 0)
+    assert compared["identical_share"] == 1.0
+
+
+def test_words_claim_a_difference_only_where_the_interval_excludes_none() -> None:
     row = {"a": "x", "b": "y", "axis": "helpful", "omega": 5.0, "low": -1.0, "high": 11.0}
     assert in_words(row).startswith("No difference")
     assert "is above" in in_words({**row, "low": 1.0})
