@@ -56,11 +56,11 @@ def bytes_per_value(profile: Profile) -> int:
     return 2 if profile.precision == "bfloat16" else 4
 
 
-def training_state_bytes(work: TrainingWork, profile: Profile, processes: int | None = None) -> float:
+def training_state_bytes(work: TrainingWork, profile: Profile) -> float:
     """Weights, gradients and optimizer states on one device, in bytes."""
     count = parameters(work.shape)
     trained = count * work.trainable_share
-    over = processes or profile.processes
+    over = profile.processes
     stage = profile.zero.stage
     weights = count * bytes_per_value(profile) / (over if stage >= 3 else 1)
     gradients = trained * bytes_per_value(profile) / (over if stage >= 2 else 1)

@@ -39,9 +39,6 @@ class Progress:
         if time.monotonic() - self._written > 0.2 or done >= self._state.total:
             self._write()
 
-    def advance(self, by: float = 1) -> None:
-        self.update(self._state.done + by)
-
     def _write(self) -> None:
         if not self._writes:
             return
