@@ -98,9 +98,10 @@ def mean_difference(first: Array, second: Array) -> float:
     return float((first - second).mean())
 
 
-def mean_outcome_percent(outcome: Array) -> float:
+def omega_of_outcomes(outcome: Array) -> float:
     """Omega of a matrix of outcomes."""
-    return float(100.0 * outcome.mean())
+    counts = count(outcome)
+    return omega(counts.win, counts.tie, counts.lose)
 
 
 def pgr_of_means(floor: Array, student: Array, ceiling: Array) -> float:

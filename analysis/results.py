@@ -14,7 +14,7 @@ from aligner_core.statistics import (
     count,
     mean,
     mean_difference,
-    mean_outcome_percent,
+    omega_of_outcomes,
     outcomes,
     pgr_of_means,
 )
@@ -68,7 +68,7 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
     margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(run.systems[0], axis).astype(float).std())
     outcome = outcomes(ours, theirs, margin, identical)
     interval = _bootstrap(run)
-    omega = interval(mean_outcome_percent, outcome)
+    omega = interval(omega_of_outcomes, outcome)
     return {
         "a": first,
         "b": second,

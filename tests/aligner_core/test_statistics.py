@@ -18,8 +18,8 @@ from aligner_core.statistics import (
     count,
     mean,
     mean_difference,
-    mean_outcome_percent,
     omega,
+    omega_of_outcomes,
     outcomes,
     pgr,
     pgr_of_means,
@@ -45,7 +45,7 @@ PAIRS = st.integers(1, 30).flatmap(
 def test_omega_reproduces_the_papers_cells(win: int, tie: int, lose: int, percent: float) -> None:
     assert round(omega(win, tie, lose), 1) == percent
     outcome = np.array([[1.0] * win + [0.0] * tie + [-1.0] * lose])
-    assert round(mean_outcome_percent(outcome), 1) == percent
+    assert round(omega_of_outcomes(outcome), 1) == percent
 
 
 @given(COUNTS)
@@ -101,7 +101,7 @@ def test_counts_give_the_same_omega_as_the_outcomes(pairs: tuple[Array, Array, n
     outcome = outcomes(*pairs[:2], margin, pairs[2])
     counts = count(outcome)
     assert counts.win + counts.tie + counts.lose == outcome.size
-    assert omega(counts.win, counts.tie, counts.lose) == pytest.approx(mean_outcome_percent(outcome))
+    assert omega(counts.win, counts.tie, counts.lose) == pytest.approx(omega_of_outcomes(outcome))
 
 
 def test_counts_are_of_the_first_named() -> None:
