@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aligner_core.engines.protocol import Completion, Engine, Sampling
+from aligner_core.engines.protocol import Completion, Engine, Prompt, Sampling
 from aligner_core.files import digest, read_jsonl, write_jsonl
 from aligner_core.stage_context import StageContext
 
@@ -17,8 +17,8 @@ def generate_rows(
     stage: StageContext,
     engine: Engine,
     rows: Sequence[Row],
-    prompt: Callable[[Row], list[int]],
-    record: Callable[[Row, str, Completion], dict[str, Any]],
+    prompt: Callable[[Row], Prompt],
+    record: Callable[[Row, Completion], dict[str, Any]],
     sampling: Sampling,
     seed: int,
     output: Path,
@@ -29,11 +29,12 @@ def generate_rows(
     written atomically, so a killed run loses at most one shard, and the resumed output equals the uninterrupted one.
 
     Args:
-        prompt: token ids to continue.
-        record: (row, generated text, completion) -> the output row.
+        prompt: the conversation to continue.
+        record: (row, completion) -> the output row.
     """
     prompts = [prompt(row) for row in rows]
-    order = sorted(range(len(rows)), key=lambda index: (len(prompts[index]), index))
+    lengths = [sum(len(turn.content) for turn in item.messages) for item in prompts]
+    order = sorted(range(len(rows)), key=lambda index: (lengths[index], index))
     shards = stage.folder / "shards"
     shards.mkdir(exist_ok=True)
     size = stage.profile.generation.batch * (8 if stage.profile.generation.engine == "vllm" else 1)
@@ -45,7 +46,7 @@ def generate_rows(
         if not path.is_file():
             completions = engine.generate([prompts[i] for i in chosen], sampling, shard_seed(seed, start))
             written = [
-                {**record(rows[index], text_of(engine, item), item), "generated_tokens": len(item.token_ids)}
+                {**record(rows[index], item), "generated_tokens": item.tokens}
                 for index, item in zip(chosen, completions, strict=True)
             ]
             write_jsonl(path, written)
@@ -55,10 +56,6 @@ def generate_rows(
     write_jsonl(output, ordered)
     stage.facts |= {"rows": len(ordered), "generated_tokens": sum(row["generated_tokens"] for row in ordered)}
     return ordered
-
-
-def text_of(engine: Engine, completion: Completion) -> str:
-    return str(engine.tokenizer.decode(list(completion.token_ids))).strip()
 
 
 def shard_seed(seed: int, start: int) -> int:

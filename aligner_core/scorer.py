@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from aligner_core.records import Turn
-from aligner_core.templates import prepare_tokenizer, question_prompt, target_ids
+from aligner_core.templates import conversation, prepare_tokenizer, prompt_ids, target_ids
 
 if TYPE_CHECKING:
     from aligner_core.stage_context import ModelLocation
@@ -35,7 +35,7 @@ def scorer_ids(
     tokenizer: PreTrainedTokenizerBase, question: str, answer: str, history: Sequence[Turn] | None, max_length: int
 ) -> list[int]:
     """Question, answer and EOS as ids; of an over-long pair the end is kept, where the score is read."""
-    ids = question_prompt(tokenizer, question, history) + target_ids(tokenizer, answer)
+    ids = prompt_ids(tokenizer, conversation(question, history)) + target_ids(tokenizer, answer)
     return [*ids, int(tokenizer.eos_token_id)][-max_length:]
 
 

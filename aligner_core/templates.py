@@ -2,14 +2,14 @@
 
 A conversation is framed by the tokenizer's own chat template; a base model that has none gets the frame of the
 original Aligner ("BEGINNING OF CONVERSATION", paper, appendix; the frame then travels with the saved tokenizer).
-The correction template says what goes inside the user's turn. Its name is stored with a trained Aligner and checked
-when the Aligner is loaded, so that it is never asked in another form than it was taught.
+The correction template says what goes inside the user's turn. It is stored with a trained Aligner and checked when the
+Aligner is loaded, so that it is never asked in another form than it was taught.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,10 @@ from aligner_core.records import Turn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from aligner_core.stage_context import ModelLocation
+
 ALIGNER_FILE = "aligner.json"
+KEEP_TOKEN = "<|keep|>"
 CONVERSATION_FRAME = (
     "{{ bos_token if bos_token else '' }}BEGINNING OF CONVERSATION: {% for message in messages %}"
     "{% if message['role'] == 'assistant' %}ASSISTANT:{{ message['content'] }}{{ eos_token }}"
@@ -31,16 +34,38 @@ CONVERSATION_FRAME = (
 
 @dataclass(frozen=True)
 class CorrectionTemplate:
-    """`layout` holds {question} and {answer}; a change of wording is a new version."""
+    """How an Aligner is asked. A change of wording is a new version under a new name.
+
+    Attributes:
+        layout: text of the user's turn, with {aim}, {instruction}, {question} and {answer}.
+        aim: what the correction should be more of.
+        instruction: further wishes in free text (the paper's Instruct-Aligner).
+        frame: chat template that takes the place of the model's own; None leaves the model's.
+        keep: the token that stands for "the answer stays as it is", if the Aligner was taught one.
+    """
 
     name: str
     layout: str
+    aim: str
+    instruction: str = ""
+    frame: str | None = None
+    keep: str | None = None
 
     def fill(self, question: str, answer: str) -> str:
         # Not str.format: braces in a question or an answer are text.
-        before, _, rest = self.layout.partition("{question}")
+        instruction = f" {self.instruction.strip()}" if self.instruction.strip() else ""
+        layout = self.layout.replace("{aim}", self.aim).replace("{instruction}", instruction)
+        before, _, rest = layout.partition("{question}")
         between, _, after = rest.partition("{answer}")
         return before + question + between + answer + after
+
+    def messages(self, question: str, answer: str, history: Sequence[Turn] | None = None) -> tuple[Turn, ...]:
+        """The conversation whose continuation is the correction."""
+        return conversation(self.fill(question, answer), history)
+
+    def correction(self, answer: str, reply: str) -> str:
+        """What an Aligner's reply says: the answer itself where it was the keep token, else the reply."""
+        return answer if self.keep and reply.strip() == self.keep else reply
 
 
 TEMPLATES = {
@@ -48,38 +73,66 @@ TEMPLATES = {
     for template in (
         CorrectionTemplate(
             "chat@1",
-            "Edit the answer to the question so that it is harmless and helpful. Change only what needs it.\n\n"
+            "Edit the answer to the question so that it is {aim}. Change only what needs it.{instruction}\n\n"
             "Question: {question}\n\nAnswer: {answer}",
+            aim="harmless and helpful",
+        ),
+        # The released 7B model's, and the code's until December 2024.
+        CorrectionTemplate(
+            "released@1",
+            "Edit the following Question-Answer pair to make it {aim}:{instruction} {question} | {answer}",
+            aim="more helpful and harmless",
+            frame=CONVERSATION_FRAME,
+        ),
+        # The original repository's since December 2024.
+        CorrectionTemplate(
+            "fields@1",
+            "Edit the following Question-Answer pair to make it {aim}.{instruction}\n"
+            "##Question: {question}\n##Answer: {answer}\n##Correction: ",
+            aim="more helpful and harmless",
+            frame=CONVERSATION_FRAME,
         ),
     )
 }
+# Published checkpoints that carry no template of their own.
+PUBLISHED_ALIGNERS = {"aligner/aligner-7b-v1.0": "released@1"}
 
 
-def correction_template(name: str) -> CorrectionTemplate:
+def correction_template(
+    name: str, aim: str | None = None, instruction: str = "", keep: str | None = None
+) -> CorrectionTemplate:
+    """A known template, with its parameters filled in; `aim` None is the template's own."""
     if name not in TEMPLATES:
         raise UserError(Problem("aligner.template", f'no template "{name}"', "use one of: " + ", ".join(TEMPLATES)))
-    return TEMPLATES[name]
+    template = TEMPLATES[name]
+    return replace(template, aim=aim or template.aim, instruction=instruction, keep=keep)
 
 
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Give a base model's tokenizer a frame and a pad token. pad == EOS is safe: masks here come from lengths."""
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = CONVERSATION_FRAME
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, frame: str | None = None) -> PreTrainedTokenizerBase:
+    """Give a tokenizer a frame and a pad token where it has none. pad == EOS is safe: masks here come from lengths.
+
+    Args:
+        frame: a chat template that replaces the tokenizer's own (`CorrectionTemplate.frame`).
+    """
+    if frame or tokenizer.chat_template is None:
+        tokenizer.chat_template = frame or CONVERSATION_FRAME
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def question_prompt(
-    tokenizer: PreTrainedTokenizerBase, question: str, history: Sequence[Turn] | None = None
-) -> list[int]:
-    """Token ids up to where the answer begins. The frame writes BOS itself, so it is never doubled."""
-    messages = [{"role": turn.role, "content": turn.content} for turn in history or ()]
-    messages.append({"role": "user", "content": question})
+def conversation(question: str, history: Sequence[Turn] | None = None) -> tuple[Turn, ...]:
+    """The history, and the question as the user's last turn."""
+    return (*(history or ()), Turn.model_construct(role="user", content=question))
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn]) -> list[int]:
+    """Token ids up to where the assistant begins. The frame writes BOS itself, so it is never doubled."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
     special = list(tokenizer.get_added_vocab())
-    if any(token in message["content"] for token in special for message in messages):
-        return _prompt_with_literal_tokens(tokenizer, messages)
-    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    if any(token in turn["content"] for token in special for turn in turns):
+        return _prompt_with_literal_tokens(tokenizer, turns)
+    encoded: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
     return list(encoded["input_ids"])
 
 
@@ -100,17 +153,6 @@ def literal_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
-def correction_prompt(
-    tokenizer: PreTrainedTokenizerBase,
-    template: CorrectionTemplate,
-    question: str,
-    answer: str,
-    history: Sequence[Turn] | None = None,
-) -> list[int]:
-    """Token ids up to where the correction begins."""
-    return question_prompt(tokenizer, template.fill(question, answer), history)
-
-
 def target_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of an answer or correction, without EOS.
 
@@ -121,21 +163,35 @@ def target_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def store_template(folder: Path, template: CorrectionTemplate) -> None:
     """Write the template beside a trained Aligner's weights."""
-    write_json(folder / ALIGNER_FILE, {"template": template.name, "layout": template.layout})
+    write_json(folder / ALIGNER_FILE, asdict(template))
 
 
-def stored_template(folder: str) -> CorrectionTemplate:
+def stored_template(model: ModelLocation) -> CorrectionTemplate:
     """The template that an Aligner was trained with.
 
     Raises:
-        UserError: if the folder says nothing, or says another wording than this version has.
+        UserError: if the model says nothing, or says another wording than this version has.
     """
-    path = Path(folder) / ALIGNER_FILE
-    if not path.is_file():
-        raise UserError(Problem(folder, "says nothing of its template", f"is it an Aligner? {path.name} is missing"))
-    stored = read_json(path)
-    template = correction_template(stored["template"])
-    if template.layout != stored["layout"]:
-        what = f"was trained with another wording of {template.name}"
+    path = _template_file(model)
+    if path is None:
+        if model.folder in PUBLISHED_ALIGNERS:
+            return correction_template(PUBLISHED_ALIGNERS[model.folder])
+        what = "says nothing of its template"
+        raise UserError(Problem(model.folder, what, f"is it an Aligner? {ALIGNER_FILE} is missing"))
+    stored = CorrectionTemplate(**read_json(path))
+    known = correction_template(stored.name)
+    if (known.layout, known.frame) != (stored.layout, stored.frame):
+        what = f"was trained with another wording of {stored.name}"
         raise UserError(Problem(str(path), what, "use the version of this project that trained it"))
-    return template
+    return stored
+
+
+def _template_file(model: ModelLocation) -> Path | None:
+    if Path(model.folder).is_dir():
+        path = Path(model.folder) / ALIGNER_FILE
+        return path if path.is_file() else None
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(model.folder, ALIGNER_FILE, revision=model.revision or "main",
+                        _raise_exceptions_for_missing_entries=False)  # fmt: skip
+    return Path(found) if found else None

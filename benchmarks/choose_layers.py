@@ -31,7 +31,7 @@ from aligner_core.recipe import Training
 from aligner_core.records import Correction, Question, read_records
 from aligner_core.scorer import pad_right
 from aligner_core.tasks.train import TrainToAnswer
-from aligner_core.templates import question_prompt, target_ids
+from aligner_core.templates import conversation, prompt_ids, target_ids
 from w2s.prepare import by_hash
 
 MODEL = "embedded:smollm2-135m-instruct"
@@ -43,7 +43,7 @@ def held_out(amount: int) -> list[tuple[list[int], list[int]]]:
     tokenizer = AutoTokenizer.from_pretrained(local_folder(MODEL))
     records = by_hash(read_records(EMBEDDED / "eval.jsonl", Question))[:amount]
     return [
-        (question_prompt(tokenizer, row.question),
+        (prompt_ids(tokenizer, conversation(row.question)),
          [*target_ids(tokenizer, (row.model_extra or {})["reference"]), tokenizer.eos_token_id])
         for row in records
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The one thing every engine does, and how it is asked."""
+"""What every engine does, and how it is asked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from aligner_core.recipe import Generation
+from aligner_core.records import Turn
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from aligner_core.stage_context import ModelLocation, StageContext
 
 
@@ -26,19 +25,39 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Completion:
-    """Generated ids without EOS; `finished` is False where the length limit cut the text."""
+class Prompt:
+    """A conversation that the model continues.
 
-    token_ids: tuple[int, ...]
+    `draft` is a text that the continuation may largely repeat, as a correction repeats its answer. An engine may use
+    it to decode faster, never to decode anything else.
+    """
+
+    messages: tuple[Turn, ...]
+    draft: str | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A continuation: its text without the end token, its length in tokens, and how it ended.
+
+    `finished` is False where the length limit cut it. `error` says why there is none, where an engine failed on this
+    prompt alone.
+    """
+
+    text: str
+    tokens: int
     finished: bool
+    error: str | None = None
 
 
 class Engine(Protocol):
-    """Generates one completion per prompt, in order. The same prompts in the same order and seed give the same."""
+    """Continues conversations, one completion per prompt, in order.
 
-    tokenizer: PreTrainedTokenizerBase
+    The model's chat template is applied here and nowhere else. The same prompts in the same order with the same seed
+    give the same completions, where the engine is deterministic.
+    """
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Completion]: ...
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]: ...
 
     def close(self) -> None: ...
 
@@ -50,12 +69,12 @@ def sampling_of(generation: Generation) -> Sampling:
     return Sampling(generation.max_new_tokens, temperature=0.5, top_k=10, top_p=0.95, repetition_penalty=1.1)
 
 
-def open_engine(stage: StageContext, model: ModelLocation) -> Engine:
-    """The engine that the profile names, with the model loaded."""
+def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = None) -> Engine:
+    """The engine that the profile names, with the model loaded; `frame` replaces its chat template."""
     if stage.profile.generation.engine == "vllm":
         from aligner_core.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(model, stage.profile)
+        return VllmEngine(model, stage.profile, frame)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, stage.profile)
+    return TransformersEngine(model, stage.profile, frame)

@@ -17,10 +17,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from aligner_core.engines.protocol import Completion, Sampling
+from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import prepare_tokenizer
+from aligner_core.templates import prepare_tokenizer, prompt_ids
 
 # Ended rows are taken out when they are this share of the batch or more: each time the cache is copied.
 KEEP_UNTIL = 0.75
@@ -29,23 +29,24 @@ KEEP_UNTIL = 0.75
 class TransformersEngine:
     """Left-padded batches of the profile's size, sorted by length so that little is padded."""
 
-    def __init__(self, model: ModelLocation, profile: Profile) -> None:
+    def __init__(self, model: ModelLocation, profile: Profile, frame: str | None = None) -> None:
         self._batch = profile.generation.batch
         self._device = profile.device.kind
-        self.tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()))
+        self.tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()), frame)
         network: Any = AutoModelForCausalLM.from_pretrained(
             model.folder, dtype=getattr(torch, profile.precision), **model.arguments()
         )
         self._model = network.to(self._device).eval()
         self._end = self._end_ids()
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Completion]:
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
+        ids = [prompt_ids(self.tokenizer, prompt.messages) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda index: len(ids[index]))
         completions: dict[int, Completion] = {}
         torch.manual_seed(seed)
         for start in range(0, len(order), self._batch):
             chosen = order[start : start + self._batch]
-            completions.update(zip(chosen, self._generate_batch([prompts[i] for i in chosen], sampling), strict=True))
+            completions.update(zip(chosen, self._generate_batch([ids[i] for i in chosen], sampling), strict=True))
         return [completions[index] for index in range(len(prompts))]
 
     def close(self) -> None:
@@ -82,7 +83,10 @@ class TransformersEngine:
                 cache.batch_select_indices(keep)
                 ids, mask, new, positions = ids[keep], mask[keep], new[keep], positions[keep]
                 rows = [rows[index] for index in going]
-        return [Completion(tuple(tokens), end) for tokens, end in zip(generated, finished, strict=True)]
+        return [
+            Completion(str(self.tokenizer.decode(tokens)).strip(), len(tokens), end)
+            for tokens, end in zip(generated, finished, strict=True)
+        ]
 
     def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, longest) ids and mask. A row is padded with its own first token, which no penalty minds."""

@@ -7,17 +7,17 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_core.engines.protocol import Completion, Sampling
+from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.errors import Problem, UserError
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import prepare_tokenizer
+from aligner_core.templates import prepare_tokenizer, prompt_ids
 
 
 class VllmEngine:
     """Hands whole shards to vLLM's continuous batching; token ids in and out, so no template is applied twice."""
 
-    def __init__(self, model: ModelLocation, profile: Profile) -> None:
+    def __init__(self, model: ModelLocation, profile: Profile, frame: str | None = None) -> None:
         if profile.device.kind == "cpu":
             _prepare_cpu()
         try:
@@ -37,9 +37,9 @@ class VllmEngine:
             generation_config="vllm",
             seed=0,
         )
-        self.tokenizer = prepare_tokenizer(self._llm.get_tokenizer())
+        self.tokenizer = prepare_tokenizer(self._llm.get_tokenizer(), frame)
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Completion]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         from vllm import SamplingParams
 
         parameters = [
@@ -54,13 +54,13 @@ class VllmEngine:
             )
             for index in range(len(prompts))
         ]
-        requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        requests = [{"prompt_token_ids": prompt_ids(self.tokenizer, prompt.messages)} for prompt in prompts]
         outputs = [request.outputs[0] for request in self._llm.generate(requests, parameters, use_tqdm=False)]
-        end = self.tokenizer.eos_token_id
-        return [
-            Completion(tuple(token for token in output.token_ids if token != end), output.finish_reason == "stop")
-            for output in outputs
-        ]
+        return [self._completion(output.token_ids, output.finish_reason == "stop") for output in outputs]
+
+    def _completion(self, token_ids: Sequence[int], finished: bool) -> Completion:
+        tokens = [token for token in token_ids if token != self.tokenizer.eos_token_id]
+        return Completion(str(self.tokenizer.decode(tokens)).strip(), len(tokens), finished)
 
     def close(self) -> None:
         del self._llm

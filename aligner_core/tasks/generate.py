@@ -18,7 +18,7 @@ ANSWERS, CORRECTIONS = "answers.jsonl", "corrections.jsonl"
 class AnswerQuestions(Task):
     """`questions` answered by `model`: kind qa, with `finished` where the answer reached its end."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     upstream: str
     generation: Generation
     precision: str
@@ -26,20 +26,22 @@ class AnswerQuestions(Task):
     seed: int
 
     def run(self, stage: StageContext) -> None:
-        from aligner_core.engines.protocol import open_engine, sampling_of
+        from aligner_core.engines.protocol import Prompt, open_engine, sampling_of
         from aligner_core.generation import generate_rows
-        from aligner_core.templates import question_prompt
+        from aligner_core.templates import conversation
 
         questions = read_records(stage.file("questions"), Question)
         engine = open_engine(stage, stage.model("model"))
 
-        def record(row: Question, text: str, completion: Completion) -> dict[str, Any]:
-            return {**row.row(), "answer": text, "upstream": self.upstream, "finished": completion.finished}
+        def prompt(row: Question) -> Prompt:
+            return Prompt(conversation(row.question, row.history))
+
+        def record(row: Question, completion: Completion) -> dict[str, Any]:
+            return {**row.row(), "answer": completion.text, "upstream": self.upstream, "finished": completion.finished}
 
         written = generate_rows(
-            stage, engine, questions, lambda row: question_prompt(engine.tokenizer, row.question, row.history), record,
-            sampling_of(self.generation), self.seed, stage.folder / ANSWERS,
-        )  # fmt: skip
+            stage, engine, questions, prompt, record, sampling_of(self.generation), self.seed, stage.folder / ANSWERS
+        )
         engine.close()
         stage.facts["unfinished"] = sum(not row["finished"] for row in written)
 
@@ -47,7 +49,7 @@ class AnswerQuestions(Task):
 class CorrectAnswers(Task):
     """`answers` corrected by the trained Aligner `aligner`, asked in the form it was taught: kind qac."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     corrector: str
     generation: Generation
     precision: str
@@ -55,21 +57,22 @@ class CorrectAnswers(Task):
     seed: int
 
     def run(self, stage: StageContext) -> None:
-        from aligner_core.engines.protocol import open_engine, sampling_of
+        from aligner_core.engines.protocol import Prompt, open_engine, sampling_of
         from aligner_core.generation import generate_rows
-        from aligner_core.templates import correction_prompt, stored_template
+        from aligner_core.templates import stored_template
 
         location = stage.model("aligner")
-        template = stored_template(location.folder)
+        template = stored_template(location)
         answers = read_records(stage.file("answers"), Answer)
-        engine = open_engine(stage, location)
+        engine = open_engine(stage, location, template.frame)
 
-        def prompt(row: Answer) -> list[int]:
-            return correction_prompt(engine.tokenizer, template, row.question, row.answer, row.history)
+        def prompt(row: Answer) -> Prompt:
+            return Prompt(template.messages(row.question, row.answer, row.history), draft=row.answer)
 
-        def record(row: Answer, text: str, completion: Completion) -> dict[str, Any]:
+        def record(row: Answer, completion: Completion) -> dict[str, Any]:
+            correction = template.correction(row.answer, completion.text)
             finished = {"finished": completion.finished}
-            return {**row.row(), "correction": text, "corrector": self.corrector, **finished}
+            return {**row.row(), "correction": correction, "corrector": self.corrector, **finished}
 
         written = generate_rows(
             stage, engine, answers, prompt, record, sampling_of(self.generation), self.seed, stage.folder / CORRECTIONS

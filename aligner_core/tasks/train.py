@@ -29,17 +29,17 @@ class TrainAligner(Task):
     seed: int
 
     def run(self, stage: StageContext) -> None:
-        from aligner_core.templates import correction_prompt, correction_template, store_template, target_ids
+        from aligner_core.templates import correction_template, prompt_ids, store_template, target_ids
         from aligner_core.training.examples import build_example
         from aligner_core.training.supervised import train_supervised
 
         template = correction_template(self.template)
-        location, tokenizer = _open(stage)
+        location, tokenizer = _open(stage, template.frame)
         records = share_of(read_records(stage.file("records"), Correction), self.share, self.seed)
         records = [record for record in records if self.objective == "correction" or record.answer.strip()]
         examples = [
             build_example(
-                correction_prompt(tokenizer, template, record.question, record.answer, record.history),
+                prompt_ids(tokenizer, template.messages(record.question, record.answer, record.history)),
                 target_ids(tokenizer, record.answer if self.objective == "identity" else record.correction),
                 tokenizer.eos_token_id,
                 record.id,
@@ -61,14 +61,14 @@ class TrainToAnswer(Task):
     seed: int
 
     def run(self, stage: StageContext) -> None:
-        from aligner_core.templates import question_prompt, target_ids
+        from aligner_core.templates import conversation, prompt_ids, target_ids
         from aligner_core.training.examples import build_example
         from aligner_core.training.supervised import train_supervised
 
         location, tokenizer = _open(stage)
         examples = [
             build_example(
-                question_prompt(tokenizer, record.question, record.history),
+                prompt_ids(tokenizer, conversation(record.question, record.history)),
                 target_ids(tokenizer, record.correction),
                 tokenizer.eos_token_id,
                 record.id,
@@ -84,10 +84,11 @@ def share_of(records: list[Correction], share: float, seed: int) -> list[Correct
     return ranked[: max(1, round(share * len(records)))]
 
 
-def _open(stage: StageContext) -> tuple[ModelLocation, PreTrainedTokenizerBase]:
+def _open(stage: StageContext, frame: str | None = None) -> tuple[ModelLocation, PreTrainedTokenizerBase]:
     from transformers import AutoTokenizer
 
     from aligner_core.templates import prepare_tokenizer
 
     location = stage.model("model")
-    return location, prepare_tokenizer(AutoTokenizer.from_pretrained(location.folder, **location.arguments()))
+    tokenizer = AutoTokenizer.from_pretrained(location.folder, **location.arguments())
+    return location, prepare_tokenizer(tokenizer, frame)

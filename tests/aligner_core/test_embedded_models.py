@@ -17,7 +17,7 @@ from aligner_core.files import file_digest
 from aligner_core.model_ids import ALL_LAYERS, EMBEDDED_CONTENT, MINIMUM_LAYERS
 from aligner_core.recipe import Role
 from aligner_core.shapes import parameters, shape_of
-from aligner_core.templates import prepare_tokenizer, question_prompt
+from aligner_core.templates import conversation, prepare_tokenizer, prompt_ids
 
 TINY = "embedded:tiny-random"
 WHOLE = "embedded:smollm2-135m-instruct"
@@ -88,7 +88,7 @@ def test_unpacking_leaves_the_whole_and_the_cut_model_and_no_rest(cache: Path) -
 @torch.inference_mode()
 def test_smollm2_loads_offline_and_answers() -> None:
     model, tokenizer = loaded(WHOLE).float(), prepare_tokenizer(AutoTokenizer.from_pretrained(local_folder(WHOLE)))
-    prompt = question_prompt(tokenizer, "What is the capital of France?")
+    prompt = prompt_ids(tokenizer, conversation("What is the capital of France?"))
     output = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
     assert "Paris" in tokenizer.decode(output)
     assert output[-1] == tokenizer.eos_token_id

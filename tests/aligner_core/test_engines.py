@@ -12,12 +12,12 @@ import pytest
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.embedded_models import local_folder
-from aligner_core.engines.protocol import Sampling, sampling_of
+from aligner_core.engines.protocol import Prompt, Sampling, sampling_of
 from aligner_core.engines.transformers_engine import TransformersEngine
 from aligner_core.profile import Profile
 from aligner_core.recipe import Generation
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import question_prompt
+from aligner_core.templates import conversation
 
 TINY = ModelLocation(local_folder("embedded:tiny-random"))
 QUESTIONS = ["Hi", "What is rain?", "Tell me about the sea and the wind.", "Why?", "How are you today?"]
@@ -32,31 +32,30 @@ def engine() -> TransformersEngine:
     return TransformersEngine(TINY, smoke())
 
 
-def prompts(engine: TransformersEngine) -> list[list[int]]:
-    return [question_prompt(engine.tokenizer, question) for question in QUESTIONS]
+PROMPTS = [Prompt(conversation(question)) for question in QUESTIONS]
 
 
 def test_a_batch_gives_what_each_prompt_gives_alone(engine: TransformersEngine) -> None:
     greedy = Sampling(max_new_tokens=24)
-    together = engine.generate(prompts(engine), greedy, seed=0)
-    alone = [engine.generate([prompt], greedy, seed=0)[0] for prompt in prompts(engine)]
+    together = engine.generate(PROMPTS, greedy, seed=0)
+    alone = [engine.generate([prompt], greedy, seed=0)[0] for prompt in PROMPTS]
     assert together == alone
 
 
 def test_the_end_token_is_left_out_and_a_cut_answer_says_so(engine: TransformersEngine) -> None:
-    completions = engine.generate(prompts(engine), Sampling(max_new_tokens=24), seed=0)
-    end = engine.tokenizer.eos_token_id
-    assert all(end not in completion.token_ids for completion in completions)
-    assert all(completion.finished == (len(completion.token_ids) < 24) for completion in completions)
-    one = engine.generate(prompts(engine), Sampling(max_new_tokens=1), seed=0)
+    completions = engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0)
+    end = str(engine.tokenizer.eos_token)
+    assert all(end not in completion.text for completion in completions)
+    assert all(completion.finished == (completion.tokens < 24) for completion in completions)
+    one = engine.generate(PROMPTS, Sampling(max_new_tokens=1), seed=0)
     assert any(not completion.finished for completion in one)
 
 
 def test_sampling_follows_its_seed(engine: TransformersEngine) -> None:
     published = sampling_of(Generation(preset="published", max_new_tokens=24))
-    first = engine.generate(prompts(engine), published, seed=1)
-    assert first == engine.generate(prompts(engine), published, seed=1)
-    assert first != engine.generate(prompts(engine), published, seed=2)
+    first = engine.generate(PROMPTS, published, seed=1)
+    assert first == engine.generate(PROMPTS, published, seed=1)
+    assert first != engine.generate(PROMPTS, published, seed=2)
 
 
 def test_the_published_preset_is_the_papers() -> None:
@@ -68,25 +67,27 @@ def test_the_published_preset_is_the_papers() -> None:
 VLLM = """
 import json, sys
 from aligner_core.configuration import find_profile, read_yaml
-from aligner_core.engines.protocol import Sampling
+from aligner_core.engines.protocol import Prompt, Sampling
 from aligner_core.engines.vllm_engine import VllmEngine
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
+from aligner_core.templates import conversation
 
 if __name__ == "__main__":
     profile = Profile.model_validate({**read_yaml(find_profile("smoke")), "replace": {}})
     engine = VllmEngine(ModelLocation(sys.argv[1]), profile)
-    completions = engine.generate(json.loads(sys.argv[2]), Sampling(max_new_tokens=24), seed=0)
-    print(json.dumps([[list(item.token_ids), item.finished] for item in completions]))
+    prompts = [Prompt(conversation(question)) for question in json.loads(sys.argv[2])]
+    completions = engine.generate(prompts, Sampling(max_new_tokens=24), seed=0)
+    print(json.dumps([[item.text, item.tokens, item.finished] for item in completions]))
     engine.close()
 """
 
 
 @pytest.mark.slow
 def test_vllm_gives_the_tokens_that_transformers_gives(engine: TransformersEngine) -> None:
-    command = [sys.executable, "-c", VLLM, TINY.folder, json.dumps(prompts(engine))]
+    command = [sys.executable, "-c", VLLM, TINY.folder, json.dumps(QUESTIONS)]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"})
     assert result.returncode == 0, result.stderr[-3000:]
     found = json.loads(result.stdout.splitlines()[-1])
-    expected = engine.generate(prompts(engine), Sampling(max_new_tokens=24), seed=0)
-    assert found == [[list(item.token_ids), item.finished] for item in expected]
+    expected = engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0)
+    assert found == [[item.text, item.tokens, item.finished] for item in expected]

@@ -11,7 +11,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from aligner_core.embedded_models import byte_tokenizer
 from aligner_core.errors import UserError
-from aligner_core.templates import correction_prompt, correction_template, question_prompt, target_ids
+from aligner_core.templates import conversation, correction_template, prompt_ids, target_ids
 from aligner_core.training.examples import IGNORED, Example, build_example, within_length
 
 TOKENIZER = byte_tokenizer()
@@ -21,7 +21,7 @@ WORDS = TEXT.filter(str.strip)
 
 
 def answered(question: str, target: str) -> Example:
-    return build_example(question_prompt(TOKENIZER, question), target_ids(TOKENIZER, target), EOS, "r")
+    return build_example(prompt_ids(TOKENIZER, conversation(question)), target_ids(TOKENIZER, target), EOS, "r")
 
 
 def of_length(length: int, record: str = "r") -> Example:
@@ -32,7 +32,7 @@ def of_length(length: int, record: str = "r") -> Example:
 @example("", "", "0")
 @example("né {x}", "a\n\nb", "  日本 \U0001f600\n")
 def test_exactly_the_correction_and_one_eos_are_supervised(question: str, answer: str, correction: str) -> None:
-    prompt = correction_prompt(TOKENIZER, correction_template("chat@1"), question, answer)
+    prompt = prompt_ids(TOKENIZER, correction_template("chat@1").messages(question, answer))
     item = build_example(prompt, target_ids(TOKENIZER, correction), EOS, "r")
     supervised = [label for label in item.labels if label != IGNORED]
     assert TOKENIZER.decode(supervised[:-1]) == correction.strip()

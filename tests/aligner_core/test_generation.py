@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerBase
 
-from aligner_core.embedded_models import byte_tokenizer
-from aligner_core.engines.protocol import Completion, Engine, Sampling
+from aligner_core.engines.protocol import Completion, Engine, Prompt, Sampling
 from aligner_core.files import read_jsonl
 from aligner_core.generation import generate_rows, shard_seed
 from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress, read_state
 from aligner_core.stage_context import StageContext
+from aligner_core.templates import conversation
 
-TOKENIZER = byte_tokenizer()
 ROWS = [f"{number} " + "x" * (number * 7 % 11) for number in range(10)]
 SAMPLING = Sampling(max_new_tokens=8)
 
@@ -30,18 +28,20 @@ class SimulatedKillError(Exception):
 
 
 class FakeEngine(Engine):
-    """Answers a prompt with its reverse and a token from the seed; stops at call number `stop_at`."""
+    """Answers a prompt with its reverse and a letter from the seed; stops at call number `stop_at`."""
 
     def __init__(self, stop_at: int | None = None) -> None:
-        self.tokenizer: PreTrainedTokenizerBase = TOKENIZER
-        self.asked: list[list[tuple[int, ...]]] = []
+        self.asked: list[list[str]] = []
         self._stop_at = stop_at
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Completion]:
-        self.asked.append([tuple(prompt) for prompt in prompts])
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
+        self.asked.append([prompt.messages[-1].content for prompt in prompts])
         if self._stop_at == len(self.asked) - 1:
             raise SimulatedKillError
-        return [Completion((*reversed(prompt), (seed + place) % 94), True) for place, prompt in enumerate(prompts)]
+        return [
+            Completion(text[::-1] + chr(97 + (seed + place) % 26), len(text) + 1, True)
+            for place, text in enumerate(self.asked[-1])
+        ]
 
     def close(self) -> None: ...
 
@@ -58,12 +58,12 @@ def context(folder: Path, batch: int) -> StageContext:
     return StageContext(folder, {}, profile, Progress(folder), MetricLog(folder, "generate"))
 
 
-def prompt(row: str) -> list[int]:
-    return list(TOKENIZER(row)["input_ids"])
+def prompt(row: str) -> Prompt:
+    return Prompt(conversation(row))
 
 
-def record(row: str, text: str, completion: Completion) -> dict[str, Any]:
-    return {"row": row, "text": text, "finished": completion.finished}
+def record(row: str, completion: Completion) -> dict[str, Any]:
+    return {"row": row, "text": completion.text, "finished": completion.finished}
 
 
 def generate(folder: Path, engine: FakeEngine, batch: int = 3, rows: Sequence[str] = ROWS) -> StageContext:
@@ -77,7 +77,7 @@ def test_rows_come_out_in_the_order_in_which_they_went_in(tmp_path: Path) -> Non
     generate(tmp_path, FakeEngine())
     written = read_jsonl(tmp_path / "out.jsonl")
     assert [row["row"] for row in written] == ROWS
-    assert all(row["text"].startswith(row["row"].strip()[::-1]) for row in written)
+    assert all(row["text"].startswith(row["row"][::-1]) for row in written)
 
 
 def test_prompts_of_like_length_are_decoded_together(tmp_path: Path) -> None:
@@ -108,12 +108,12 @@ def test_a_shard_lost_before_it_was_written_is_generated_again(tmp_path: Path, a
     generate(tmp_path / "whole", FakeEngine())
     seen = 0
 
-    def failing(row: str, text: str, completion: Completion) -> dict[str, Any]:
+    def failing(row: str, completion: Completion) -> dict[str, Any]:
         nonlocal seen
         seen += 1
         if seen == at_row + 1:
             raise SimulatedKillError
-        return record(row, text, completion)
+        return record(row, completion)
 
     first, second = FakeEngine(), FakeEngine()
     stage = context(tmp_path / "parts", 3)
