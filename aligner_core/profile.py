@@ -61,6 +61,10 @@ class Profile(Strict):
         "bfloat16", description="dtype of weights and matrix products; the optimizer always keeps fp32 copies"
     )
     zero: Zero = Field(Zero(), description="sharding of training states")
+    attention: str | None = Field(
+        None,
+        description="attention of trainings: flash_attention_2, a hub kernel (org/name), ...; null = the best here",
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
     micro_batch: Count | None = Field(None, description="records per process and pass; null = the largest that fits")
     generation: GenerationPlace = Field(GenerationPlace(), description="generation")

@@ -13,12 +13,12 @@ from aligner_core.data_sources import Size, data_source, size_of
 from aligner_core.errors import Problem, UserError
 from aligner_core.model_ids import model_identity
 from aligner_core.profile import Profile
-from aligner_core.recipe import Generation, Recipe, Role, Shape, Training
+from aligner_core.recipe import Generation, Recipe, Role, Shape, Training, WarmUp
 from aligner_core.shapes import shape_of
 from aligner_core.stages import Artifact, Source, Stage, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
 from aligner_core.tasks.score import ScoreAnswers, TrainScorer
-from aligner_core.tasks.train import MODEL, TrainAligner, TrainToAnswer
+from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import GenerationWork, ScoringWork, TrainingWork
 from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData
 from w2s.weak_labels import LABELS, SelectWeakLabels
@@ -171,23 +171,26 @@ class StageBuilder:
         return Stage(name, task, inputs, self._generation_work("aligner", rows, prompt)).output(CORRECTIONS)
 
     def aligner(self, seed: int) -> Stage:
-        """Identity warm-up, if the recipe has one, then the residual training."""
-        section = self.recipe.aligner
+        """Identity warm-up and residual training, in two stages or in one, as the recipe says."""
+        section, warm_up = self.recipe.aligner, self.recipe.aligner.warm_up
         base: Artifact | Source = self.models["aligner"]
-        if section.warm_up.fraction > 0:
-            training = section.training.model_copy(update={"epochs": section.warm_up.epochs})
-            base = self._aligner_phase(f"warm-up-s{seed}", base, "identity", section.warm_up.fraction, training, seed)
-        return self._aligner_phase(f"aligner-s{seed}", base, "correction", 1.0, section.training, seed).stage
+        apart = warm_up.mode == "sequential" and warm_up.optimizer == "fresh"
+        if warm_up.fraction > 0 and apart:
+            base = self._aligner_phase(f"warm-up-s{seed}", base, "warm-up", warm_up.fraction * warm_up.epochs, seed)
+        phase: AlignerPhase = "residual" if apart or warm_up.fraction == 0 else "both"
+        epochs = section.training.epochs + (warm_up.fraction * warm_up.epochs if phase == "both" else 0)
+        return self._aligner_phase(f"aligner-s{seed}", base, phase, epochs, seed).stage
 
     def _aligner_phase(
-        self, name: str, base: Artifact | Source, objective: str, share: float, training: Training, seed: int
+        self, name: str, base: Artifact | Source, phase: AlignerPhase, epochs: float, seed: int
     ) -> Artifact:
-        task = TrainAligner.model_validate(
-            {"objective": objective, "share": share, "template": self.recipe.aligner.template, "training": training,
-             "precision": self.precision, "seed": seed}
-        )  # fmt: skip
+        section = self.recipe.aligner
+        if phase == "residual":  # how the weights that it starts from were made is no setting of this stage
+            section = section.model_copy(update={"warm_up": WarmUp(fraction=0)})
+        task = TrainAligner(phase=phase, section=section, precision=self.precision, seed=seed)
         tokens = self.sizes.question + 2 * self.sizes.text + INSTRUCTION_TOKENS
-        work = self._training_work("aligner", round(share * self.sizes.weak), tokens, training)
+        training = section.training.model_copy(update={"epochs": epochs})
+        work = self._training_work("aligner", self.sizes.weak, tokens, training)
         return Stage(name, task, {"model": base, "records": self.part(WEAK)}, work).output(MODEL)
 
     def student(self, seed: int, with_queries: bool) -> Stage:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from aligner_core.files import digest, read_json, read_jsonl, write_jsonl
+from aligner_core.files import read_json, read_jsonl, write_jsonl
 from aligner_core.recipe import ScorerSection
-from aligner_core.records import Correction, Question, question_key, read_records
+from aligner_core.records import Correction, Question, read_records
+from aligner_core.splits import held_out_by_question
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
@@ -18,7 +19,7 @@ BATCH = 16
 class TrainScorer(Task):
     """Two heads on `model`, trained on the corrections in all inputs whose name begins with `records`."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     section: ScorerSection
     precision: str
     seed: int
@@ -34,16 +35,6 @@ class TrainScorer(Task):
         ]
         training, held_out = held_out_by_question(records, self.section.held_out, self.seed)
         train_scorer(stage, stage.model("model"), training, held_out, self.section, self.seed)
-
-
-def held_out_by_question(
-    records: Sequence[Correction], share: float, seed: int
-) -> tuple[list[Correction], list[Correction]]:
-    """Split so that no question is on both sides; at least one record stays on each."""
-    ranked = sorted({question_key(record.question) for record in records}, key=lambda key: digest([seed, key]))
-    kept_out = set(ranked[: max(1, round(share * len(ranked)))])
-    training = [record for record in records if question_key(record.question) not in kept_out]
-    return training or list(records), [record for record in records if question_key(record.question) in kept_out]
 
 
 class ScoreAnswers(Task):

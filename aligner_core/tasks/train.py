@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from aligner_core.files import digest
-from aligner_core.recipe import Training
+from aligner_core.recipe import AlignerSection, Training
 from aligner_core.records import Correction, read_records
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.stages import Task
@@ -14,39 +13,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MODEL = "model"
+AlignerPhase = Literal["warm-up", "residual", "both"]
 
 
 class TrainAligner(Task):
-    """One phase of the Aligner on `records`: `identity` teaches Q-A-A on a share, `correction` Q-A-C on all."""
+    """The Aligner's training on `records`, or one of its two phases.
 
-    version: ClassVar[int] = 1
+    `warm-up` teaches Q-A-A on a share of the records, `residual` Q-A-C on all, `both` does so in one training.
+    """
+
+    version: ClassVar[int] = 2
     distributed: ClassVar[bool] = True
-    objective: Literal["identity", "correction"]
-    share: float
-    template: str
-    training: Training
+    phase: AlignerPhase
+    section: AlignerSection
     precision: str
     seed: int
 
     def run(self, stage: StageContext) -> None:
-        from aligner_core.templates import correction_template, prompt_ids, store_template, target_ids
-        from aligner_core.training.examples import build_example
-        from aligner_core.training.supervised import train_supervised
+        from aligner_core.templates import KEEP_TOKEN, correction_template, store_template
+        from aligner_core.training.aligner import train_aligner
 
-        template = correction_template(self.template)
+        section = self.section
+        keep = KEEP_TOKEN if section.identity_target == "keep" else None
+        template = correction_template(section.template, section.aim, section.instruction, keep)
         location, tokenizer = _open(stage, template.frame)
-        records = share_of(read_records(stage.file("records"), Correction), self.share, self.seed)
-        records = [record for record in records if self.objective == "correction" or record.answer.strip()]
-        examples = [
-            build_example(
-                prompt_ids(tokenizer, template.messages(record.question, record.answer, record.history)),
-                target_ids(tokenizer, record.answer if self.objective == "identity" else record.correction),
-                tokenizer.eos_token_id,
-                record.id,
-            )
-            for record in records
-        ]
-        train_supervised(stage, location, tokenizer, examples, self.training, self.seed)
+        if keep:
+            tokenizer.add_special_tokens({"additional_special_tokens": [keep]}, replace_extra_special_tokens=False)
+        records = read_records(stage.file("records"), Correction)
+        train_aligner(stage, location, tokenizer, template, records, section, self.phase, self.seed)
         if stage.is_main_process:
             store_template(stage.folder / MODEL, template)
 
@@ -54,7 +48,7 @@ class TrainAligner(Task):
 class TrainToAnswer(Task):
     """Question -> correction on `records`: the floor and the ceiling on ground truth, the student on weak labels."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     distributed: ClassVar[bool] = True
     training: Training
     precision: str
@@ -63,9 +57,10 @@ class TrainToAnswer(Task):
     def run(self, stage: StageContext) -> None:
         from aligner_core.templates import conversation, prompt_ids, target_ids
         from aligner_core.training.examples import build_example
-        from aligner_core.training.supervised import train_supervised
+        from aligner_core.training.supervised import Phase, train_supervised
 
         location, tokenizer = _open(stage)
+        training = self.training
         examples = [
             build_example(
                 prompt_ids(tokenizer, conversation(record.question, record.history)),
@@ -75,13 +70,7 @@ class TrainToAnswer(Task):
             )
             for record in read_records(stage.file("records"), Correction)
         ]
-        train_supervised(stage, location, tokenizer, examples, self.training, self.seed)
-
-
-def share_of(records: list[Correction], share: float, seed: int) -> list[Correction]:
-    """A pseudo-random share of the records that does not depend on their order; at least one."""
-    ranked = sorted(records, key=lambda record: digest([seed, record.id]))
-    return ranked[: max(1, round(share * len(records)))]
+        train_supervised(stage, location, tokenizer, [Phase(examples, training.epochs)], training, self.seed)
 
 
 def _open(stage: StageContext, frame: str | None = None) -> tuple[ModelLocation, PreTrainedTokenizerBase]:

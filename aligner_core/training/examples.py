@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,8 +33,26 @@ def build_example(prompt: Sequence[int], target: Sequence[int], eos: int, record
     return Example([*prompt, *target, eos], [IGNORED] * len(prompt) + [*target, eos], record)
 
 
+def longest_fitting(text: str, fits: Callable[[str], bool]) -> str | None:
+    """The longest beginning of `text`, in characters, that fits; None if not even one character does."""
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(text[:middle].rstrip()):
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low].rstrip() or None
+
+
+def length_histogram(examples: Iterable[Example]) -> dict[str, int]:
+    """How many examples have how many tokens, in bins of powers of two."""
+    bins = Counter(max(0, len(example) - 1).bit_length() for example in examples)
+    return {f"{2 ** (size - 1) + 1 if size else 1}-{2**size}": bins[size] for size in sorted(bins)}
+
+
 def within_length(
-    examples: Iterable[Example], max_length: int, over_long: Literal["drop", "raise"]
+    examples: Iterable[Example], max_length: int, over_long: Literal["drop", "raise", "truncate_answer"]
 ) -> tuple[list[Example], list[str]]:
     """Apply the policy for over-long examples: nothing is ever cut.
 

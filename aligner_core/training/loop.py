@@ -1,16 +1,14 @@
-"""What every training has in common: arguments from recipe and profile, order of the data, state on disk."""
+"""What every training has in common: arguments from recipe and profile, state on disk, how it runs to its end."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aligner_core.files import read_json, write_text
@@ -21,32 +19,6 @@ from aligner_core.training.deepspeed_setup import deepspeed_config, start_deepsp
 from aligner_core.training.optimizer import MasterWeightAdamW
 
 COMPLETE = "complete"
-
-
-class LengthSortedBatches(Sampler[int]):
-    """A new random order each epoch, sorted by length inside each global batch.
-
-    The records of an optimizer step are a uniform random sample; only the micro-batches inside it are made of records
-    of like length, so little is padded and, with a token-weighted loss, the step's gradient is the same.
-    """
-
-    def __init__(self, lengths: Sequence[int], global_batch: int, seed: int) -> None:
-        self._lengths = lengths
-        self._global_batch = global_batch
-        self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        order = torch.randperm(len(self._lengths), generator=generator).tolist()
-        for start in range(0, len(order), self._global_batch):
-            yield from sorted(order[start : start + self._global_batch], key=lambda i: (self._lengths[i], i))
 
 
 class StageCallback(TrainerCallback):
@@ -102,7 +74,7 @@ def training_arguments(stage: StageContext, training: Training, seed: int, micro
         "output_dir": str(stage.folder / "checkpoints"),
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
-        "num_train_epochs": training.epochs,
+        "num_train_epochs": 1,  # the passes are in the order of the records
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.schedule,
         "warmup_steps": training.lr_warmup,  # a fraction is read as a share of all steps
@@ -178,13 +150,22 @@ def _zero_stage(profile: Profile, trainer: Trainer) -> int:
 
 
 def save_model(stage: StageContext, trainer: Trainer) -> Path:
-    """Leave a plain folder `model/` (safetensors, no pickled arguments) and no checkpoint."""
+    """Leave the weights as `model/`, and no checkpoint."""
     folder = stage.folder / "model"
-    trainer.save_model(str(folder))
+    save_weights(stage, trainer, folder)
     if stage.is_main_process:
-        (folder / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
     return folder
+
+
+def save_weights(stage: StageContext, trainer: Trainer, folder: Path) -> None:
+    """A plain folder (safetensors, no pickled arguments) that is whole or not there. All processes must call it."""
+    temporary = folder.with_name(folder.name + ".writing")
+    trainer.save_model(str(temporary))
+    if stage.is_main_process:
+        (temporary / "training_args.bin").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
 
 
 def _newest(checkpoints: Path) -> str | None:

@@ -16,13 +16,8 @@ from aligner_core.records import Correction
 from aligner_core.scorer import COST, HELPFUL, load_scorer, pad_right, scorer_ids, scorer_loss, scores
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.statistics import wilson_interval
-from aligner_core.training.loop import (
-    LengthSortedBatches,
-    optimizer_for,
-    run_training,
-    save_model,
-    training_arguments,
-)
+from aligner_core.training.loop import optimizer_for, run_training, save_model, training_arguments
+from aligner_core.training.order import LengthSortedBatches, passes
 
 SAFE, UNSAFE, IDENTICAL = 0, 1, 2
 PAIRS_TOGETHER = 4
@@ -69,7 +64,8 @@ def train_scorer(
         data_collator=_collate,
         optimizers=optimizer_for(network, training, stage.profile),
     )
-    trainer.batches = LengthSortedBatches([len(pair.better) for pair in pairs], training.global_batch, seed)
+    order = passes(range(len(pairs)), training.epochs, torch.Generator().manual_seed(seed))
+    trainer.batches = LengthSortedBatches(order, [len(pair.better) for pair in pairs], training.global_batch)
     trainer.unsafe_weight = safe_texts_per_unsafe(pairs)
     run_training(stage, trainer, "training the scorer")
     stage.facts |= {"pairs": len(pairs), "kinds": _count_kinds(pairs), "dropped_over_long": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,21 +13,32 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from aligner_core.estimates import micro_batch_size
+from aligner_core.profile import Profile
 from aligner_core.recipe import Training
 from aligner_core.shapes import shape_from_config
 from aligner_core.stage_context import ModelLocation, StageContext
-from aligner_core.training.examples import IGNORED, Example, within_length
-from aligner_core.training.loop import (
-    LengthSortedBatches,
-    optimizer_for,
-    run_training,
-    save_model,
-    training_arguments,
-)
+from aligner_core.training import causal_attention
+from aligner_core.training.adapters import merge_adapters, with_adapters
+from aligner_core.training.examples import IGNORED, Example, length_histogram, within_length
+from aligner_core.training.held_out import BestWeights, HeldOutTable, KeepSteps
+from aligner_core.training.loop import optimizer_for, run_training, save_model, training_arguments
+from aligner_core.training.order import LengthSortedBatches, interleaved, passes
 from aligner_core.work import TrainingWork
 
+VOCABULARY_MULTIPLE = 64  # what matrix kernels and tensor parallelism are happy with
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]
+
+@dataclass(frozen=True)
+class Phase:
+    """Examples, and how often they are passed over."""
+
+    examples: Sequence[Example]
+    epochs: float
+
+
+class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with our order of records and our loss."""
+
     batches: LengthSortedBatches
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthSortedBatches:
@@ -39,63 +51,111 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Cross-entropy over all supervised tokens of the global batch, each with the same weight.
-
-        Logits are computed only where some row is supervised. TRL does likewise, but multiplies by the output layer
-        in fp32 and twice, which takes half of a step on a CPU.
-        """
-        labels = inputs["labels"][:, 1:]
-        kept = (labels != IGNORED).any(0).nonzero().flatten()
-        logits = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            logits_to_keep=kept,
-            use_cache=False,
-        ).logits
-        total = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), labels[:, kept].flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        tokens = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
+        """Cross-entropy over all supervised tokens of the global batch, each with the same weight."""
+        total, tokens = supervised_loss(model, inputs["input_ids"], inputs["labels"])
         # The tokens are those of all processes, and the gradients are averaged over them.
-        loss: torch.Tensor = total / tokens * self.accelerator.num_processes
+        loss: torch.Tensor = total / (num_items_in_batch or tokens) * self.accelerator.num_processes
         return loss
+
+
+def supervised_loss(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of the supervised tokens, and their number.
+
+    Logits are computed only where some row is supervised. TRL does likewise, but multiplies by the output layer in
+    fp32 and twice, which takes half of a step on a CPU. No attention mask is given: rows are padded on the right,
+    where no true position looks, and without a mask every attention kernel takes its causal path.
+
+    Args:
+        input_ids, labels: (batch, longest); labels are IGNORED where there is no loss.
+    """
+    shifted = labels[:, 1:]
+    kept = (shifted != IGNORED).any(0).nonzero().flatten()
+    logits = model(input_ids=input_ids, logits_to_keep=kept, use_cache=False).logits
+    total = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), shifted[:, kept].flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total, (shifted != IGNORED).sum()
 
 
 def train_supervised(
     stage: StageContext,
     model: ModelLocation,
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
+    phases: Sequence[Phase],
     training: Training,
     seed: int,
+    mixed: bool = False,
+    held_out: Sequence[Example] = (),
+    table: HeldOutTable | None = None,
 ) -> None:
-    """Train `model` on `examples` and leave a folder `model/` that `from_pretrained` loads.
+    """Train `model` on the phases, one after the other or `mixed`, and leave a plain folder `model/`.
+
+    Args:
+        held_out: examples that are watched, not trained on; the weights with the lowest loss on them are the result.
+        table: what else is told of the model at each evaluation.
 
     Raises:
         UserError: if no example is left within the length limit.
     """
-    kept, dropped = within_length(examples, training.max_length, training.over_long)
-    stage.facts |= {
-        "examples": len(kept),
-        "dropped_over_long": dropped,
-        "tokens_per_epoch": sum(map(len, kept)),
-        "supervised_tokens_per_epoch": sum(example.supervised for example in kept),
-    }
+    examples, order = _ordered(stage, phases, training, seed, mixed)
     set_seed(seed)
-    arguments = training_arguments(stage, training, seed, _micro_batch(stage, model, kept, training))
+    micro_batch = _micro_batch(stage, model, examples, training)
+    arguments = training_arguments(stage, training, seed, micro_batch)
     network = AutoModelForCausalLM.from_pretrained(
-        model.folder, dtype=getattr(torch, stage.profile.precision), **model.arguments()
-    )
-    trainer = _Trainer(
+        model.folder, dtype=getattr(torch, stage.profile.precision), attn_implementation=attention(stage.profile),
+        **model.arguments(),
+    )  # fmt: skip
+    if len(tokenizer) > network.config.vocab_size:
+        network.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE)
+    if training.lora:
+        network = with_adapters(network, training.lora, stage.profile.gradient_checkpointing)
+    trainer = SupervisedTrainer(
         model=network,
         args=SFTConfig(**arguments, max_length=None, shuffle_dataset=False),
-        train_dataset=Dataset.from_list([{"input_ids": item.input_ids, "labels": item.labels} for item in kept]),
+        train_dataset=Dataset.from_list([{"input_ids": item.input_ids, "labels": item.labels} for item in examples]),
         processing_class=tokenizer,
         optimizers=optimizer_for(network, training, stage.profile),
     )
-    trainer.batches = LengthSortedBatches([len(item) for item in kept], training.global_batch, seed)
+    trainer.batches = LengthSortedBatches(order, [len(item) for item in examples], training.global_batch)
+    best = None
+    if held_out and training.held_out:
+        watched, _ = within_length(held_out, training.max_length, training.over_long)
+        best = BestWeights(stage, trainer, training.held_out, watched, micro_batch, supervised_loss, table)
+        trainer.add_callback(best)
+    trainer.add_callback(KeepSteps(stage, trainer, training.keep_steps))
     run_training(stage, trainer, "training")
-    save_model(stage, trainer)
+    folder = best.restore() if best else save_model(stage, trainer)
+    if training.lora and stage.is_main_process:
+        merge_adapters(model, folder, stage.folder / "adapter", tokenizer)
+
+
+def attention(profile: Profile) -> str | None:
+    """What the profile names; else ours on a CPU, and elsewhere what transformers thinks best."""
+    return profile.attention or (causal_attention.NAME if profile.device.kind == "cpu" else None)
+
+
+def _ordered(
+    stage: StageContext, phases: Sequence[Phase], training: Training, seed: int, mixed: bool
+) -> tuple[list[Example], list[int]]:
+    """All examples that fit, and the order in which they are trained on; notes the facts."""
+    generator = torch.Generator().manual_seed(seed)
+    examples: list[Example] = []
+    orders: list[list[int]] = []
+    left_out: list[str] = []
+    for phase in phases:
+        kept, dropped = within_length(phase.examples, training.max_length, training.over_long)
+        orders.append(passes(range(len(examples), len(examples) + len(kept)), phase.epochs, generator))
+        examples += kept
+        left_out += dropped
+    order = interleaved(orders[0], orders[1], generator) if mixed else [index for part in orders for index in part]
+    stage.facts |= {
+        "examples": len(examples),
+        "dropped_over_long": left_out,
+        "token_lengths": length_histogram(examples),
+        "tokens": sum(len(examples[index]) for index in order),
+        "supervised_tokens": sum(examples[index].supervised for index in order),
+    }
+    return examples, order
 
 
 def _micro_batch(stage: StageContext, model: ModelLocation, examples: Sequence[Example], training: Training) -> int:

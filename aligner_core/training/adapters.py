@@ -1,0 +1,43 @@
+"""Low-rank adapters: put on before a training, merged into plain weights after it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from aligner_core.recipe import Lora
+from aligner_core.stage_context import ModelLocation
+
+
+def with_adapters(network: Any, lora: Lora, gradient_checkpointing: bool) -> Any:
+    """The network with fresh adapters on every linear layer but the output; only they are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    if gradient_checkpointing:
+        network.enable_input_require_grads()  # else no gradient would reach the first checkpointed layer
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(network, settings)
+
+
+def merge_adapters(base: ModelLocation, folder: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Turn a folder of adapters into one of plain weights; the adapters move to `adapter`.
+
+    The base is read again, unsharded: under ZeRO-3 no process holds it whole.
+    """
+    from peft import PeftModel
+
+    shutil.rmtree(adapter, ignore_errors=True)
+    shutil.move(folder, adapter)
+    network = AutoModelForCausalLM.from_pretrained(base.folder, dtype="auto", **base.arguments())
+    merged: Any = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

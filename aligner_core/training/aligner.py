@@ -1,0 +1,93 @@
+"""Training the Aligner: from Q-A-C records to the identity and residual examples of each phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from aligner_core.recipe import AlignerSection
+from aligner_core.records import Correction
+from aligner_core.splits import held_out_by_question, share_of
+from aligner_core.stage_context import ModelLocation, StageContext
+from aligner_core.tasks.train import AlignerPhase
+from aligner_core.templates import CorrectionTemplate, prompt_ids, target_ids
+from aligner_core.training.examples import Example, build_example, longest_fitting
+from aligner_core.training.supervised import Phase, train_supervised
+
+
+def train_aligner(
+    stage: StageContext,
+    model: ModelLocation,
+    tokenizer: PreTrainedTokenizerBase,
+    template: CorrectionTemplate,
+    records: Sequence[Correction],
+    section: AlignerSection,
+    phase: AlignerPhase,
+    seed: int,
+) -> None:
+    """Train one phase, or both in one training, and leave a folder `model/`."""
+    training, warm_up = section.training, section.warm_up
+    held_out: Sequence[Correction] = ()
+    if training.held_out:
+        records, held_out = held_out_by_question(records, training.held_out.share, seed)
+    make = ExampleMaker(tokenizer, template, training.max_length, training.over_long == "truncate_answer")
+    identity = [make.identity(record) for record in share_of(records, warm_up.fraction, seed) if record.answer.strip()]
+    residual = [make.residual(record) for record in records]
+    phases = {
+        "warm-up": [Phase(identity, warm_up.epochs)],
+        "residual": [Phase(residual, training.epochs)],
+        "both": [Phase(identity, warm_up.epochs), Phase(residual, training.epochs)],
+    }[phase]
+    watched = make.identity if phase == "warm-up" else make.residual
+    train_supervised(
+        stage, model, tokenizer, phases, training, seed, mixed=phase == "both" and warm_up.mode == "mixed",
+        held_out=[watched(record) for record in held_out],
+    )  # fmt: skip
+    stage.facts["answers_truncated"] = make.truncated
+
+
+class ExampleMaker:
+    """Makes examples of one template; shortens answers that make an example too long, where that is allowed.
+
+    An answer that the ground truth leaves as it is has the template's keep token for its target, if it has one.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: CorrectionTemplate, max_length: int, truncates: bool
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._max_length = max_length
+        self._truncates = truncates
+        self.truncated: list[str] = []
+
+    def identity(self, record: Correction) -> Example:
+        """Q-A-A."""
+        return self._example(record, record.answer)
+
+    def residual(self, record: Correction) -> Example:
+        """Q-A-C."""
+        return self._example(record, record.correction)
+
+    def _example(self, record: Correction, target: str) -> Example:
+        example = self._build(record, record.answer, target)
+        if not self._truncates or len(example) <= self._max_length:
+            return example
+        answer = longest_fitting(
+            record.answer, lambda text: len(self._build(record, text, target)) <= self._max_length
+        )
+        if answer is None:
+            return example
+        self.truncated.append(record.id)
+        return self._build(record, answer, target)
+
+    def _build(self, record: Correction, answer: str, target: str) -> Example:
+        prompt = prompt_ids(self._tokenizer, self._template.messages(record.question, answer, record.history))
+        return build_example(prompt, self._target(record, target), int(self._tokenizer.eos_token_id), record.id)
+
+    def _target(self, record: Correction, target: str) -> list[int]:
+        keep = self._template.keep
+        if keep and record.correction.strip() == record.answer.strip():
+            return [self._tokenizer.get_added_vocab()[keep]]
+        return target_ids(self._tokenizer, target)
