@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from aligner_core.profile import Profile
-from aligner_core.shapes import kv_bytes_per_token, layer_parameters, matrix_parameters, parameters
+from aligner_core.shapes import (
+    adapter_parameters,
+    kv_bytes_per_token,
+    layer_parameters,
+    matrix_parameters,
+    parameters,
+)
 from aligner_core.work import GenerationWork, ScoringWork, TrainingWork, Work
 
 GIB = 2**30
@@ -59,7 +65,7 @@ def bytes_per_value(profile: Profile) -> int:
 def training_state_bytes(work: TrainingWork, profile: Profile) -> float:
     """Weights, gradients and optimizer states on one device, in bytes."""
     count = parameters(work.shape)
-    trained = count * work.trainable_share
+    trained = _trained_parameters(work)
     over = profile.processes
     stage = profile.zero.stage
     weights = count * bytes_per_value(profile) / (over if stage >= 3 else 1)
@@ -68,13 +74,23 @@ def training_state_bytes(work: TrainingWork, profile: Profile) -> float:
     return weights + gradients + (0 if profile.zero.offload and profile.device.kind == "cuda" else optimizer)
 
 
+def _trained_parameters(work: TrainingWork) -> float:
+    if work.lora_rank:
+        return adapter_parameters(work.shape, work.lora_rank)
+    return parameters(work.shape) * work.trainable_share
+
+
+def _flops_per_token(work: TrainingWork) -> float:
+    """A weight's products: one forward, backward one for its input and one for itself, which adapters spare."""
+    backward = 2.0 if work.lora_rank else 4.0 * work.trainable_share
+    return (2.0 + backward) * matrix_parameters(work.shape)
+
+
 def activation_bytes(work: TrainingWork, micro_batch: int, profile: Profile) -> float:
     """Activations kept for the backward pass, and the logits of the supervised positions."""
     shape, size = work.shape, bytes_per_value(profile)
     tokens = micro_batch * min(work.max_length, _longest(work.tokens_each))
     per_layer = tokens * size * (10 * shape.hidden + 2 * shape.head_dim * shape.kv_heads + 4 * shape.intermediate)
-    if profile.device.kind == "cpu":  # attention without a fused kernel keeps its probabilities
-        per_layer += 2 * size * micro_batch * shape.heads * min(work.max_length, _longest(work.tokens_each)) ** 2
     kept = shape.layers * tokens * size * shape.hidden + per_layer if profile.gradient_checkpointing else 0
     supervised = micro_batch * _longest(work.supervised_each) * shape.vocabulary * 4 * 2
     return (kept or shape.layers * per_layer * work.trainable_share) + supervised
@@ -103,11 +119,10 @@ def _training(work: TrainingWork, profile: Profile) -> Estimate:
     size = micro_batch_size(work, profile)
     memory = _training_gib(work, size, profile)
     tokens = int(work.examples * work.epochs * work.tokens_each)
-    per_token = (2 + 4 * work.trainable_share) * matrix_parameters(work.shape)
-    flops = per_token * tokens * (4 / 3 if profile.gradient_checkpointing else 1)
+    flops = _flops_per_token(work) * tokens * (4 / 3 if profile.gradient_checkpointing else 1)
     rate = _devices(profile) * profile.device.tflops * 1e12 * profile.utilisation
     saved = parameters(work.shape) * bytes_per_value(profile)
-    checkpoint = saved + parameters(work.shape) * work.trainable_share * 12
+    checkpoint = saved + _trained_parameters(work) * 12
     loading = 2 * saved / LOAD_BYTES_PER_SECOND  # read at the start, written at the end
     return Estimate(
         processes=profile.processes,

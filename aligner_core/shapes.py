@@ -81,6 +81,13 @@ def parameters(shape: Shape) -> int:
     return shape.layers * layer_parameters(shape) + embeddings + shape.hidden
 
 
+def adapter_parameters(shape: Shape, rank: int) -> int:
+    """Weights of low-rank adapters on every linear layer but the output: rank x (inputs + outputs) each."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    attention = 2 * (shape.hidden + queries) + 2 * (shape.hidden + keys)
+    return shape.layers * rank * (attention + 3 * (shape.hidden + shape.intermediate))
+
+
 def matrix_parameters(shape: Shape) -> int:
     """Weights that take part in matrix products for each token: layers and output layer, not the embedding table."""
     return shape.layers * layer_parameters(shape) + shape.vocabulary * shape.hidden

@@ -14,7 +14,10 @@ class Light:
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """Training of `shape` on `examples` of `tokens_each` tokens (of which `supervised_each` carry loss)."""
+    """Training of `shape` on `examples` of `tokens_each` tokens (of which `supervised_each` carry loss).
+
+    `trainable_share` is the share of the layers, from the last, that is trained; `lora_rank` that of adapters instead.
+    """
 
     shape: Shape
     examples: int
@@ -24,6 +27,7 @@ class TrainingWork:
     global_batch: int
     max_length: int
     trainable_share: float = 1.0
+    lora_rank: int | None = None
 
 
 @dataclass(frozen=True)

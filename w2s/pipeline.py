@@ -260,5 +260,7 @@ class StageBuilder:
         return GenerationWork(self.shapes[role], rows, prompt, self.sizes.text, longest)
 
     def _training_work(self, role: str, examples: int, tokens: int, training: Training) -> TrainingWork:
-        return TrainingWork(self.shapes[role], examples, tokens, self.sizes.text, training.epochs,
-                            training.global_batch, training.max_length)  # fmt: skip
+        return TrainingWork(
+            self.shapes[role], examples, tokens, self.sizes.text, training.epochs, training.global_batch,
+            training.max_length, lora_rank=training.lora.rank if training.lora else None,
+        )  # fmt: skip

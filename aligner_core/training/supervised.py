@@ -162,6 +162,8 @@ def _micro_batch(stage: StageContext, model: ModelLocation, examples: Sequence[E
     mean = sum(map(len, examples)) // len(examples) + 1
     supervised = sum(example.supervised for example in examples) // len(examples) + 1
     shape = shape_from_config(AutoConfig.from_pretrained(model.folder, **model.arguments()).to_dict())
-    work = TrainingWork(shape, len(examples), mean, supervised, training.epochs,
-                        training.global_batch, training.max_length)  # fmt: skip
+    work = TrainingWork(
+        shape, len(examples), mean, supervised, training.epochs, training.global_batch, training.max_length,
+        lora_rank=training.lora.rank if training.lora else None,
+    )  # fmt: skip
     return micro_batch_size(work, stage.profile)

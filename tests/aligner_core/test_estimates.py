@@ -132,6 +132,14 @@ def test_a_smaller_model_is_asked_for_only_where_the_largest_place_is_too_small(
             assert estimate(work, best.model_copy(update={"zero": type(best.zero)(**most)})).too_large, name
 
 
+def test_adapters_for_seventy_billion_fit_where_all_weights_do_not() -> None:
+    node = place(zero={"stage": 3}, gradient_checkpointing=True)
+    everything, adapters = training(), training(lora_rank=16)
+    assert estimate(everything, node).too_large
+    assert not estimate(adapters, node).too_large
+    assert estimate(adapters, node).flops == pytest.approx(estimate(everything, node).flops * 4 / 6)
+
+
 def test_seventy_billion_train_on_eight_nodes_of_eight_and_not_on_one_gpu() -> None:
     eight = place(nodes=8, processes=64, zero={"stage": 3}, gradient_checkpointing=True)
     assert estimate(training(), eight).too_large is None

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
 
+from aligner_core.embedded_models import local_folder
 from aligner_core.errors import UserError
 from aligner_core.files import write_json
-from aligner_core.recipe import Role, Shape
+from aligner_core.recipe import Lora, Role, Shape
 from aligner_core.shapes import (
+    adapter_parameters,
     kv_bytes_per_token,
     layer_parameters,
     matrix_parameters,
@@ -17,6 +20,7 @@ from aligner_core.shapes import (
     shape_from_config,
     shape_of,
 )
+from aligner_core.training.adapters import with_adapters
 
 LLAMA_70B = shape_of(Role(model="meta-llama/Llama-2-70b-hf"), "roles.upstream")
 
@@ -72,6 +76,14 @@ def test_a_local_config_gives_the_shape(tmp_path: Path) -> None:
     }  # fmt: skip
     write_json(tmp_path / "config.json", config)
     assert shape_of(Role(model=str(tmp_path)), "x") == LLAMA_70B
+
+
+def test_adapters_are_counted_as_peft_makes_them() -> None:
+    folder = local_folder("embedded:tiny-random")
+    network = with_adapters(AutoModelForCausalLM.from_pretrained(folder), Lora(rank=4), False)
+    shape = shape_of(Role(model="embedded:tiny-random"), "roles.upstream")
+    made = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    assert adapter_parameters(shape, 4) == made
 
 
 def test_a_config_without_grouped_heads_has_as_many_as_heads() -> None:
