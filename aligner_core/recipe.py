@@ -35,7 +35,7 @@ class Shape(Strict):
 class Role(Strict):
     """A model that plays a part. May be written as its id alone."""
 
-    model: str = Field(description="hub id (org/name), local folder, or embedded:NAME")
+    model: str = Field(description="hub id (org/name), local folder, embedded:NAME, or http://HOST/v1#MODEL")
     revision: str | None = Field(None, description="hub revision; pin it to make the run's identity exact")
     trust_remote_code: bool = Field(False, description="run code that comes with the model; off unless you say so")
     shape: Shape | None = Field(None, description="dimensions, for plan, of a model it does not know")

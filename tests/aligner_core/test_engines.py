@@ -61,7 +61,18 @@ def test_sampling_follows_its_seed(engine: TransformersEngine) -> None:
 def test_the_published_preset_is_the_papers() -> None:
     published = sampling_of(Generation(preset="published", max_new_tokens=7))
     assert published == Sampling(7, temperature=0.5, top_k=10, top_p=0.95, repetition_penalty=1.1)
-    assert sampling_of(Generation(max_new_tokens=7)) == Sampling(7)
+    correcting = sampling_of(Generation(preset="published", max_new_tokens=7), correcting=True)
+    assert correcting == Sampling(7, temperature=0.3, top_k=10, top_p=0.95, frequency_penalty=1.2)
+    assert sampling_of(Generation(max_new_tokens=7), correcting=True) == Sampling(7)
+
+
+def test_a_frequency_penalty_makes_repetition_rarer(engine: TransformersEngine) -> None:
+    def most_frequent(penalty: float) -> list[int]:
+        sampling = Sampling(max_new_tokens=24, frequency_penalty=penalty)
+        texts = [item.text for item in engine.generate(PROMPTS, sampling, seed=0)]
+        return [max(map(text.count, text)) if text else 0 for text in texts]
+
+    assert sum(most_frequent(100.0)) < sum(most_frequent(0.0))
 
 
 VLLM = """
