@@ -93,3 +93,24 @@ def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = N
     from aligner_core.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, stage.profile, frame)
+
+
+class EngineSlot:
+    """Room for one open engine: asking for another one closes it, so that two models are never in memory at once."""
+
+    def __init__(self, stage: StageContext) -> None:
+        self._stage = stage
+        self._engine: Engine | None = None
+        self._holds: tuple[ModelLocation, str | None] | None = None
+
+    def open(self, model: ModelLocation, frame: str | None = None) -> Engine:
+        if self._engine is None or self._holds != (model, frame):
+            self.close()
+            self._stage.progress.begin(f"loading {model.folder}")
+            self._engine, self._holds = open_engine(self._stage, model, frame), (model, frame)
+        return self._engine
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None

@@ -9,11 +9,12 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.embedded_models import local_folder
 from aligner_core.engines.protocol import Prompt, Sampling, sampling_of
-from aligner_core.engines.transformers_engine import TransformersEngine
+from aligner_core.engines.transformers_engine import TransformersEngine, _Chooser
 from aligner_core.profile import Profile
 from aligner_core.recipe import Generation
 from aligner_core.stage_context import ModelLocation
@@ -66,13 +67,12 @@ def test_the_published_preset_is_the_papers() -> None:
     assert sampling_of(Generation(max_new_tokens=7), correcting=True) == Sampling(7)
 
 
-def test_a_frequency_penalty_makes_repetition_rarer(engine: TransformersEngine) -> None:
-    def most_frequent(penalty: float) -> list[int]:
-        sampling = Sampling(max_new_tokens=24, frequency_penalty=penalty)
-        texts = [item.text for item in engine.generate(PROMPTS, sampling, seed=0)]
-        return [max(map(text.count, text)) if text else 0 for text in texts]
-
-    assert sum(most_frequent(100.0)) < sum(most_frequent(0.0))
+def test_a_frequency_penalty_counts_what_was_written_and_not_the_prompt() -> None:
+    choose = _Chooser(Sampling(max_new_tokens=8, frequency_penalty=1.0), prompt=2)
+    ids = torch.tensor([[0, 0, 1, 1], [0, 0, 2, 1]])
+    logits = torch.tensor([[0.0, 1.5, 0.0, -0.4], [0.9, 1.5, 1.8, -9.0]])
+    assert choose(ids, logits).tolist() == [0, 0]
+    assert choose(ids[:, :3], logits).tolist() == [1, 1]
 
 
 VLLM = """
