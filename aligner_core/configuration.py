@@ -43,6 +43,20 @@ def load(
     return checked_recipe, checked_profile, problems
 
 
+def load_profile(name: str) -> Profile:
+    """A profile alone, for commands without a recipe.
+
+    Raises:
+        UserError: with every problem in it.
+    """
+    path = find_profile(name)
+    problems: list[Problem] = []
+    profile = _validate(Profile, read_yaml(path), path.name, problems)
+    if problems:
+        raise UserError(problems)
+    return profile
+
+
 def find_recipe(name: str) -> Path:
     """A path, or the name of a shipped recipe with or without `.yaml`."""
     return _find(name, SHIPPED, "recipe", "w2s recipes list")

@@ -16,6 +16,10 @@ def words(text: str) -> list[str]:
 
 def edit_distance(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
     """Levenshtein distance, a whole column of the table at a time (Myers 1999, in Hyyro's form of 2003)."""
+    same = 0
+    while same < min(len(first), len(second)) and first[same] == second[same]:
+        same += 1
+    first, second = first[same:], second[same:]
     if not first:
         return len(second)
     places: dict[Hashable, int] = {}

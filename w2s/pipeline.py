@@ -176,7 +176,7 @@ class StageBuilder:
         needed = list(slots(settings))
         inputs = {"answers": answers, **{slot.name: self._slot_input(slot, seed) for slot in needed}}
         rows = getattr(answers.stage.work, "rows", self.sizes.strong)
-        work = Steps(tuple(self._slot_work(slot, rows) for slot in needed if slot.what != "calibration"))
+        work = Steps(tuple(self._slot_work(slot, rows) for slot in needed if slot.what != "records"))
         return Stage(name, task, inputs, work).output(CORRECTIONS)
 
     def _slot_input(self, slot: Slot, seed: int) -> Artifact | Source:
@@ -192,7 +192,7 @@ class StageBuilder:
                 return self.models["upstream"]
             case "scorer":
                 return self.selector()
-            case "calibration":
+            case "records":
                 return self.part(WEAK)
 
     def _slot_work(self, slot: Slot, rows: int) -> Step:

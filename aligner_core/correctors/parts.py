@@ -34,7 +34,7 @@ class Slot:
     """
 
     name: str
-    what: Literal["aligner", "prompted", "scorer", "calibration"]
+    what: Literal["aligner", "prompted", "scorer", "records"]
     given: Role | str | None
     passes: int = 1
 
@@ -59,7 +59,7 @@ def slots(settings: Corrector, name: str = "corrector", passes: int = 1) -> Iter
             if settings.by in ("cost", "reward"):
                 yield Slot(f"{name}.scorer", "scorer", settings.scorer, passes)
             if settings.threshold is None:
-                yield Slot(f"{name}.calibration", "calibration", settings.calibration)
+                yield Slot(f"{name}.calibration", "records", settings.calibration)
 
 
 def bare(settings: Settings) -> Settings:

@@ -20,7 +20,7 @@ from transformers import (
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import prepare_tokenizer, prompt_ids
+from aligner_core.templates import batch_prompt_ids, prepare_tokenizer
 
 # Ended rows are taken out when they are this share of the batch or more: each time the cache is copied.
 KEEP_UNTIL = 0.75
@@ -40,7 +40,7 @@ class TransformersEngine:
         self._end = self._end_ids()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
-        ids = [prompt_ids(self.tokenizer, prompt.messages) for prompt in prompts]
+        ids = batch_prompt_ids(self.tokenizer, [prompt.messages for prompt in prompts])
         order = sorted(range(len(prompts)), key=lambda index: len(ids[index]))
         completions: dict[int, Completion] = {}
         torch.manual_seed(seed)

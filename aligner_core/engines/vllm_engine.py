@@ -11,7 +11,7 @@ from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.errors import Problem, UserError
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import prepare_tokenizer, prompt_ids
+from aligner_core.templates import batch_prompt_ids, prepare_tokenizer
 
 
 class VllmEngine:
@@ -38,6 +38,7 @@ class VllmEngine:
             seed=0,
         )
         self.tokenizer = prepare_tokenizer(self._llm.get_tokenizer(), frame)
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"  # vLLM's processes have been started: nothing forks any more
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         from vllm import SamplingParams
@@ -55,7 +56,8 @@ class VllmEngine:
             )
             for index in range(len(prompts))
         ]
-        requests = [{"prompt_token_ids": prompt_ids(self.tokenizer, prompt.messages)} for prompt in prompts]
+        ids = batch_prompt_ids(self.tokenizer, [prompt.messages for prompt in prompts])
+        requests = [{"prompt_token_ids": found} for found in ids]
         outputs = [request.outputs[0] for request in self._llm.generate(requests, parameters, use_tqdm=False)]
         return [self._completion(output.token_ids, output.finish_reason == "stop") for output in outputs]
 
