@@ -185,10 +185,10 @@ def stored_template(model: ModelLocation) -> CorrectionTemplate:
     Raises:
         UserError: if the model says nothing, or says another wording than this version has.
     """
+    if model.folder in PUBLISHED_ALIGNERS:
+        return correction_template(PUBLISHED_ALIGNERS[model.folder])
     path = _template_file(model)
     if path is None:
-        if model.folder in PUBLISHED_ALIGNERS:
-            return correction_template(PUBLISHED_ALIGNERS[model.folder])
         what = "says nothing of its template"
         raise UserError(Problem(model.folder, what, f"is it an Aligner? {ALIGNER_FILE} is missing"))
     stored = CorrectionTemplate(**read_json(path))

@@ -73,13 +73,14 @@ class Gate:
         threshold = threshold_for(signals, needed, self._catch)
         passed = [signal > threshold for signal in signals]
         left = [went for went, wanted in zip(passed, needed, strict=True) if not wanted]
-        bench.stage.facts["gate"] = {
+        facts = {
             "by": self._by,
             "threshold": threshold,
             "records": len(records),
             "caught": share([went for went, wanted in zip(passed, needed, strict=True) if wanted]),
             "false_alarms": share(left),
         }
+        bench.stage.facts.setdefault("gates", []).append(facts)
         return threshold
 
     def _signals(self, step: str, cases: Sequence[Case | None], bench: Bench) -> list[float | None]:
