@@ -203,15 +203,29 @@ def _explain(kind: type[BaseModel], detail: Any, file: str) -> Problem:
 
 
 def _model_at(kind: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
-    """The model class that a key path leads into, through optional fields."""
-    current: type[BaseModel] = kind
+    """The model class that a key path leads into, through optional fields, lists and the kinds of a union."""
+    options: list[type[BaseModel]] = [kind]
     for key in location:
-        field = current.model_fields.get(key)
-        inner = model_of(field.annotation) if field else None
-        if inner is None:
+        of_kind = [option for option in options if key in _kinds(option)]
+        if of_kind or key.isdigit():
+            options = of_kind or options
+            continue
+        field = options[0].model_fields.get(key)
+        options = _models_in(field.annotation) if field else []
+        if not options:
             return None
-        current = inner
-    return current
+    return options[0]
+
+
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field else ()
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for option in get_args(annotation) for model in _models_in(option)]
 
 
 def model_of(annotation: Any) -> type[BaseModel] | None:

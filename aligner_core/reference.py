@@ -60,10 +60,10 @@ def markdown() -> str:
 def _rows(kind: type[BaseModel], prefix: str, values: BaseModel | None) -> Iterator[tuple[str, str, str]]:
     """A row per leaf; `values` are the defaults that the section around it gives."""
     for name, field in kind.model_fields.items():
-        if field.description is None:  # a corrector's kind: the heading of its section says it
-            continue
         default = getattr(values, name) if values is not None else field.default
         inner = model_of(field.annotation)
+        if inner is None and field.description is None:  # a corrector's kind: the heading of its section says it
+            continue
         if inner is None or inner in OWN_SECTION or default is None:
             yield prefix + name, _shown(default), field.description or ""
         else:

@@ -102,6 +102,16 @@ def test_the_summary_of_nothing_is_no_division_by_zero() -> None:
     assert summary([], 3, {}) == "0 corrections, 0 unfinished, 3 failed, 0 tokens"
 
 
+def test_a_wrong_corrector_in_a_recipe_is_told_with_its_keys() -> None:
+    value = "corrector={kind: stack, of: [identity, {kind: gate, trehshold: 1, catch: 2}]}"
+    result = w2s("plan", "quickstart", "--set", value)
+    assert result.returncode == 2
+    assert "corrector.stack.of.1.gate.trehshold: unknown key" in result.stderr
+    assert 'did you mean "threshold"?' in result.stderr
+    assert "corrector.stack.of.1.gate.catch: Input should be less than or equal to 1 (got 2)" in result.stderr
+    assert "expected tags: 'aligner', 'cai'" in w2s("plan", "quickstart", "--set", "corrector=nonsense").stderr
+
+
 STACK = """corrector={kind: stack, of: [{kind: best_of, n: 2}, {kind: gate, by: likelihood}, {kind: gate, of: cai},
 refuse]}"""
 
