@@ -66,11 +66,19 @@ class Bulk:
             engine: opens the engine, and is called only if a row is left to ask.
         """
         keys = [None if prompt is None else _prompt_key(prompt) for prompt in prompts]
+        prepared: dict[int, list[Prompt]] = {}  # by a shard's first row
 
-        def work(chosen: Sequence[int]) -> list[dict[str, Any]]:
-            asked = [prompt for index in chosen if (prompt := prompts[index]) is not None]
+        def prepare(running: Engine, rows: Sequence[int]) -> None:
+            if rows and rows[0] not in prepared:
+                prepared[rows[0]] = [prompt for index in rows if (prompt := prompts[index]) is not None]
+                running.prepare(prepared[rows[0]])
+
+        def work(chosen: Sequence[int], following: Sequence[int]) -> list[dict[str, Any]]:
             running = engine()
             started = time.monotonic()
+            prepare(running, chosen)
+            prepare(running, following)
+            asked = prepared.pop(chosen[0])
             completions = running.generate(asked, sampling, digest_seed(seed, [str(keys[index]) for index in chosen]))
             self.seconds += time.monotonic() - started
             self.new_tokens += sum(item.tokens for item in completions)
@@ -81,34 +89,42 @@ class Bulk:
         return found
 
     def each(
-        self, step: str, keys: Sequence[str | None], work: Callable[[Sequence[int]], list[dict[str, Any]]]
+        self,
+        step: str,
+        keys: Sequence[str | None],
+        work: Callable[[Sequence[int], Sequence[int]], list[dict[str, Any]]],
     ) -> list[dict[str, Any] | None]:
         """Results of `work` on every row that has a key, kept shard by shard.
 
         Args:
             keys: what a row's result depends on; kept results with another key are not used.
-            work: the results of some rows, given their indices; one with an `error` is kept, and made again next time.
+            work: the results of some rows, given their indices and those of the rows that come next; one with an
+                `error` is kept, and made again next time.
         """
         folder = self._folder / step
         folder.mkdir(parents=True, exist_ok=True)
         results: list[dict[str, Any] | None] = [None] * self._rows
-        self._stage.progress.begin(step, sum(key is not None for key in keys), "rows")
-        start = done = 0
+        todo: list[tuple[Path, list[int], list[int]]] = []  # file, its rows, those of them that are left
+        start = 0
         for shard in self._shards:
             rows = [index for index in shard if keys[index] is not None]
             path = folder / f"rows-{start:07d}-{start + len(shard):07d}.jsonl"
             start += len(shard)
-            kept = _kept(path, rows, keys)
-            left = [index for index in rows if index not in kept]
-            if left:
-                made = work(left)
-                kept |= zip(left, made, strict=True)
-                write_jsonl(path, ({"row": index, "key": keys[index], **kept[index]} for index in rows))
-                if len(left) >= HOPELESS and all("error" in row for row in made):
-                    raise UserError(failures(step, [row["error"] for row in made], self._rows))
-            for index in rows:
-                results[index] = kept[index]
-            done += len(rows)
+            for index, result in _kept(path, rows, keys).items():
+                results[index] = result
+            if left := [index for index in rows if results[index] is None]:
+                todo.append((path, rows, left))
+        total = sum(key is not None for key in keys)
+        done = total - sum(len(left) for _, _, left in todo)
+        self._stage.progress.begin(step, total, "rows", done)
+        for number, (path, rows, left) in enumerate(todo):
+            made = work(left, todo[number + 1][2] if number + 1 < len(todo) else [])
+            for index, result in zip(left, made, strict=True):
+                results[index] = result
+            write_jsonl(path, ({"row": index, "key": keys[index], **(results[index] or {})} for index in rows))
+            if len(left) >= HOPELESS and all("error" in row for row in made):
+                raise UserError(failures(step, [row["error"] for row in made], self._rows))
+            done += len(left)
             self._stage.progress.update(done)
         return results
 

@@ -22,6 +22,7 @@ from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.data_sources import local_path
 from aligner_core.embedded_models import local_folder
 from aligner_core.engines import protocol
+from aligner_core.engines.ahead import Ahead
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.files import read_jsonl, write_jsonl
 from aligner_core.metrics import MetricLog
@@ -30,7 +31,7 @@ from aligner_core.progress import Progress
 from aligner_core.recipe import AlignerCorrector, Generation
 from aligner_core.stage_context import StageContext
 from aligner_core.tasks.generate import CorrectAnswers
-from aligner_core.templates import batch_prompt_ids, prepare_tokenizer
+from aligner_core.templates import prepare_tokenizer
 
 SPEEDS = {"5k": 5_000, "50k": 50_000}
 
@@ -41,14 +42,17 @@ class WaitingEngine:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, replies: Mapping[str | None, Completion], speed: float
     ) -> None:
-        self._tokenizer = tokenizer
+        self._ahead = Ahead(tokenizer)
         self._replies = replies
         self._speed = speed
         self.waited = 0.0
         self.tokens = 0
 
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        self._ahead.prepare(prompts)
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
-        batch_prompt_ids(self._tokenizer, [prompt.messages for prompt in prompts])
+        self._ahead.take(prompts)
         completions = [self._replies[prompt.draft] for prompt in prompts]
         tokens = sum(item.tokens for item in completions)
         started = time.perf_counter()

@@ -107,7 +107,7 @@ class Bench:
         keys = [None if case is None else _case_key(case) for case in cases]
         measuring: list[Callable[[Sequence[Case]], list[dict[str, Any]]]] = []
 
-        def work(chosen: Sequence[int]) -> list[dict[str, Any]]:
+        def work(chosen: Sequence[int], following: Sequence[int]) -> list[dict[str, Any]]:
             if not measuring:
                 self.engines.close()
                 measuring.append(load())

@@ -54,6 +54,8 @@ class OpenAIEngine:
         self._key = _key(endpoint, place)
         self._not_before = 0.0  # no request starts earlier: a 429 is meant for all of them
 
+    def prepare(self, prompts: Sequence[Prompt]) -> None: ...
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         """Raises UserError if the server refuses the key or does not know the model."""
         return asyncio.run(self._generate(prompts, sampling, seed))

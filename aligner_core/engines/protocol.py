@@ -59,6 +59,9 @@ class Engine(Protocol):
     give the same completions, where the engine is deterministic.
     """
 
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        """Told of prompts that `generate` will get, while it still decodes others; may tokenise them ahead."""
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]: ...
 
     def close(self) -> None: ...

@@ -39,6 +39,8 @@ class TransformersEngine:
         self._model = network.to(self._device).eval()
         self._end = self._end_ids()
 
+    def prepare(self, prompts: Sequence[Prompt]) -> None: ...
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         ids = batch_prompt_ids(self.tokenizer, [prompt.messages for prompt in prompts])
         order = sorted(range(len(prompts)), key=lambda index: len(ids[index]))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aligner_core.configuration import find_profile, read_yaml
-from aligner_core.engines.protocol import Completion, EngineSlot, Prompt, Sampling
+from aligner_core.engines.protocol import Completion, Engine, EngineSlot, Prompt, Sampling
 from aligner_core.generation import Bulk, write_results
 from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
@@ -21,7 +21,7 @@ from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.templates import conversation
 
 
-class SlowEngine:
+class SlowEngine(Engine):
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         time.sleep(0.01)
         noise = random.Random(seed)
@@ -41,7 +41,7 @@ def main(folder: Path, engine: str, count: int) -> None:
     texts = [f"question {number} " + "x" * (number * 7 % 97) for number in range(count)]
     slot = EngineSlot(stage)
 
-    def open_engine() -> SlowEngine | object:
+    def open_engine() -> Engine:
         if engine == "fake":
             return SlowEngine()
         from aligner_core.embedded_models import local_folder
@@ -50,7 +50,7 @@ def main(folder: Path, engine: str, count: int) -> None:
 
     prompts = [Prompt(conversation(text)) for text in texts]
     size = 16 if engine == "fake" else 128
-    found = Bulk(stage, texts, size).ask("texts", open_engine, prompts, Sampling(8, temperature=0.7), seed=1)  # type: ignore[arg-type]
+    found = Bulk(stage, texts, size).ask("texts", open_engine, prompts, Sampling(8, temperature=0.7), seed=1)
     rows = [
         {"id": text, "text": item.text, "tokens": item.tokens} for text, item in zip(texts, found, strict=True) if item
     ]

@@ -21,7 +21,7 @@ from aligner_core.correctors.protocol import Bench, Case, Corrector, Revision
 from aligner_core.correctors.selecting import BestOf, Refuse
 from aligner_core.embedded_models import local_folder
 from aligner_core.engines import protocol
-from aligner_core.engines.protocol import Completion, EngineSlot, Prompt, Sampling
+from aligner_core.engines.protocol import Completion, Engine, EngineSlot, Prompt, Sampling
 from aligner_core.errors import UserError
 from aligner_core.files import write_jsonl
 from aligner_core.generation import Bulk
@@ -39,7 +39,7 @@ CASES = [Case(f"question {number}?", f"answer {number}") for number in range(6)]
 Reply = Callable[[str], str | None]
 
 
-class RepliesEngine:
+class RepliesEngine(Engine):
     """Replies to the last message of each prompt as `reply` says; None is a failure."""
 
     def __init__(self, reply: Reply) -> None:
