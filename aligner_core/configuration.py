@@ -43,6 +43,20 @@ def load(
     return checked_recipe, checked_profile, problems
 
 
+def load_profile(name: str) -> Profile:
+    """A profile alone, for commands without a recipe.
+
+    Raises:
+        UserError: with every problem in it.
+    """
+    path = find_profile(name)
+    problems: list[Problem] = []
+    profile = _validate(Profile, read_yaml(path), path.name, problems)
+    if problems:
+        raise UserError(problems)
+    return profile
+
+
 def find_recipe(name: str) -> Path:
     """A path, or the name of a shipped recipe with or without `.yaml`."""
     return _find(name, SHIPPED, "recipe", "w2s recipes list")
@@ -189,15 +203,29 @@ def _explain(kind: type[BaseModel], detail: Any, file: str) -> Problem:
 
 
 def _model_at(kind: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
-    """The model class that a key path leads into, through optional fields."""
-    current: type[BaseModel] = kind
+    """The model class that a key path leads into, through optional fields, lists and the kinds of a union."""
+    options: list[type[BaseModel]] = [kind]
     for key in location:
-        field = current.model_fields.get(key)
-        inner = model_of(field.annotation) if field else None
-        if inner is None:
+        of_kind = [option for option in options if key in _kinds(option)]
+        if of_kind or key.isdigit():
+            options = of_kind or options
+            continue
+        field = options[0].model_fields.get(key)
+        options = _models_in(field.annotation) if field else []
+        if not options:
             return None
-        current = inner
-    return current
+    return options[0]
+
+
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field else ()
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for option in get_args(annotation) for model in _models_in(option)]
 
 
 def model_of(annotation: Any) -> type[BaseModel] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -21,9 +21,10 @@ class Display(Protocol):
     def failed(self) -> None: ...
 
 
-def open_display() -> Display:
+def open_display(log: TextIO | None = None) -> Display:
+    """Bars on standard error where that is a terminal, else lines to `log` (None: standard output)."""
     console = Console(stderr=True)
-    return TerminalDisplay(console) if console.is_terminal else PlainDisplay()
+    return TerminalDisplay(console) if console.is_terminal else PlainDisplay(log)
 
 
 class TerminalDisplay:
@@ -70,28 +71,29 @@ class TerminalDisplay:
 class PlainDisplay:
     """One line when a stage begins and ends, and one every 15 seconds between."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: TextIO | None = None) -> None:
+        self._log = log
         self._label = ""
         self._last = 0.0
 
     def begin(self, name: str, number: int, total: int) -> None:
         self._label = _label(name, number, total)
         self._last = time.monotonic()
-        print(f"{self._label} begins", flush=True)
+        print(f"{self._label} begins", flush=True, file=self._log)
 
     def show(self, state: State) -> None:
         if time.monotonic() - self._last > PLAIN_LINE_SECONDS:
             self._last = time.monotonic()
-            print(f"{self._label} {state.doing} {_amount(state)}", flush=True)
+            print(f"{self._label} {state.doing} {_amount(state)}", flush=True, file=self._log)
 
     def kept(self, name: str, number: int, total: int) -> None:
-        print(f"{_label(name, number, total)} kept", flush=True)
+        print(f"{_label(name, number, total)} kept", flush=True, file=self._log)
 
     def finished(self, seconds: float) -> None:
-        print(f"{self._label} done in {seconds:.0f} s", flush=True)
+        print(f"{self._label} done in {seconds:.0f} s", flush=True, file=self._log)
 
     def failed(self) -> None:
-        print(f"{self._label} failed", flush=True)
+        print(f"{self._label} failed", flush=True, file=self._log)
 
 
 def _label(name: str, number: int, total: int) -> str:

@@ -7,7 +7,7 @@ moments), of which ZeRO shards optimizer states (stage 1), gradients (2) and wei
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -19,7 +19,7 @@ from aligner_core.shapes import (
     matrix_parameters,
     parameters,
 )
-from aligner_core.work import GenerationWork, ScoringWork, TrainingWork, Work
+from aligner_core.work import EndpointWork, GenerationWork, Light, ScoringWork, Steps, TrainingWork, Work
 
 GIB = 2**30
 BASE_GIB = 1.0  # Python, torch and the libraries
@@ -28,6 +28,7 @@ DECODE_EFFICIENCY = 0.5
 START_SECONDS = 8.0  # process start and imports
 LOAD_BYTES_PER_SECOND = 2e9
 FEWEST_SEQUENCES = 4
+SERVED_TOKENS_PER_SECOND = 30.0  # of one request; what hosted models of 7B to 70B give
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ def estimate(work: Work, profile: Profile) -> Estimate:
         return _training(work, profile)
     if isinstance(work, GenerationWork):
         return _generation(work, profile)
+    if isinstance(work, EndpointWork):
+        return _served(work, profile)
     if isinstance(work, ScoringWork):
         return _scoring(work, profile)
+    if isinstance(work, Steps):
+        return _together([estimate(step, profile) for step in work.steps] or [estimate(Light(), profile)])
     return Estimate(1, 0.1, 0, 0.0, 0.0, 1.0)
 
 
@@ -205,6 +210,26 @@ def _generation(work: GenerationWork, profile: Profile) -> Estimate:
         disk_gib=work.rows * 2e-6,
         seconds=START_SECONDS + weights / LOAD_BYTES_PER_SECOND + seconds,
         too_large=knob,
+    )
+
+
+def _served(work: EndpointWork, profile: Profile) -> Estimate:
+    """Nothing is held here; the time is that of a server that decodes as many at once as are sent."""
+    tokens = work.rows * (work.prompt_tokens + work.new_tokens)
+    seconds = work.rows * work.new_tokens / (profile.endpoints.concurrency * SERVED_TOKENS_PER_SECOND)
+    return Estimate(1, BASE_GIB, tokens, 0.0, work.rows * 2e-6, START_SECONDS + seconds)
+
+
+def _together(parts: Sequence[Estimate]) -> Estimate:
+    """Steps that follow each other: the largest is in memory, the rest adds up."""
+    return Estimate(
+        processes=max(part.processes for part in parts),
+        memory_gib=max(part.memory_gib for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        flops=sum(part.flops for part in parts),
+        disk_gib=sum(part.disk_gib for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        too_large=next((part.too_large for part in parts if part.too_large), None),
     )
 
 

@@ -1,4 +1,7 @@
-"""What a model id means: `embedded:NAME[?layers=N]`, a local folder, or a hub id. No model is loaded here."""
+"""What a model id means, without loading anything.
+
+`embedded:NAME[?layers=N]`, a local folder, a hub id, or `URL#NAME`: a model behind an OpenAI-compatible endpoint.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import digest, file_digest
@@ -41,12 +45,37 @@ def parse_embedded(model: str) -> EmbeddedId | None:
     return EmbeddedId(name, None if layers == ALL_LAYERS else layers)
 
 
+@dataclass(frozen=True)
+class EndpointId:
+    """A model that others serve: the base URL, up to and without /chat/completions, and the name it has there."""
+
+    url: str
+    name: str
+
+    @property
+    def host(self) -> str:
+        """Host, with its port where the URL names one."""
+        return urlsplit(self.url).netloc
+
+
+def parse_endpoint(model: str) -> EndpointId | None:
+    """The parsed id, or None if `model` is not served."""
+    if not model.startswith(("http://", "https://")):
+        return None
+    url, _, name = model.partition("#")
+    return EndpointId(url.rstrip("/"), name)
+
+
 def is_local(model: str) -> bool:
     return model.startswith((".", "/", "~")) or Path(model).is_dir()
 
 
 def unknown_model_reason(model: str) -> str | None:
     """Why this id cannot name a model, or None if it can."""
+    if endpoint := parse_endpoint(model):
+        if "@" in endpoint.host:
+            return "a URL must hold no password; name a variable for the key in the profile (endpoints.key_variables)"
+        return None if endpoint.host and endpoint.name else f'"{model}" names no model; write http://HOST/v1#MODEL'
     if model.startswith("embedded:"):
         name, _, query = model.removeprefix("embedded:").partition("?")
         if name not in EMBEDDED_CONTENT:
@@ -63,12 +92,16 @@ def unknown_model_reason(model: str) -> str | None:
         folder = Path(model).expanduser()
         return None if (folder / "config.json").is_file() else f'"{model}" has no config.json; is it a model folder?'
     if not _HUB_ID.match(model):
-        return f'unknown model "{model}"; write org/name (hub), ./folder (local) or embedded:NAME'
+        return (
+            f'unknown model "{model}"; write org/name (hub), ./folder (local), embedded:NAME or http://HOST/v1#MODEL'
+        )
     return None
 
 
 def model_identity(model: str, revision: str | None = None) -> str:
-    """What fixes a model's weights: package checksum, local headers, or hub id and revision."""
+    """What fixes a model's weights: package checksum, local headers, hub id and revision, or URL and name."""
+    if endpoint := parse_endpoint(model):
+        return f"endpoint:{endpoint.url}#{endpoint.name}"
     if embedded := parse_embedded(model):
         return f"embedded:{embedded.folder_name()}:{EMBEDDED_CONTENT[embedded.name]}"
     if is_local(model):

@@ -35,6 +35,18 @@ class GenerationPlace(Strict):
     tensor_parallel: Count = Field(1, description="devices one copy of the model is spread over")
 
 
+class Endpoints(Strict):
+    """How models behind an OpenAI-compatible URL are asked."""
+
+    concurrency: Count = Field(32, description="requests under way at once")
+    retries: Annotated[int, Field(ge=0)] = Field(6, description="tries after the first, each after a longer pause")
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(300.0, description="longest wait for an answer")
+    key_variables: dict[str, str] = Field(
+        {"api.openai.com": "OPENAI_API_KEY"},
+        description="host[:port] -> environment variable with its key; other hosts are sent none",
+    )
+
+
 class Launch(Strict):
     """How a distributed stage is started."""
 
@@ -68,6 +80,7 @@ class Profile(Strict):
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
     micro_batch: Count | None = Field(None, description="records per process and pass; null = the largest that fits")
     generation: GenerationPlace = Field(GenerationPlace(), description="generation")
+    endpoints: Endpoints = Field(Endpoints(), description="models that others serve")
     launch: Launch = Field(Launch(), description="launcher of distributed stages")
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(10.0, description="training saves its state this often")
     utilisation: Annotated[float, Field(gt=0, le=1)] = Field(

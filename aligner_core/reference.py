@@ -15,7 +15,17 @@ from pydantic_core import PydanticUndefined
 
 from aligner_core.configuration import model_of
 from aligner_core.profile import Profile
-from aligner_core.recipe import Recipe, Role, Shape
+from aligner_core.recipe import (
+    AlignerCorrector,
+    BestOfCorrector,
+    GateCorrector,
+    PromptedCorrector,
+    Recipe,
+    RefuseCorrector,
+    Role,
+    Shape,
+    StackCorrector,
+)
 
 HEAD = """# Recipe and profile keys
 
@@ -24,11 +34,17 @@ Written by `make docs` from the code that checks them; do not edit. Any key can 
 """
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Recipe: what the experiment is", Recipe),
+    ("A corrector of kind aligner", AlignerCorrector),
+    ("A corrector of kind cai, self_refine or self_critique", PromptedCorrector),
+    ("A corrector of kind refuse", RefuseCorrector),
+    ("A corrector of kind stack", StackCorrector),
+    ("A corrector of kind best_of", BestOfCorrector),
+    ("A corrector of kind gate", GateCorrector),
     ("A role, where it is more than a model's id", Role),
     ("The shape of a model that plan does not know", Shape),
     ("Profile: where it runs", Profile),
 )
-OWN_SECTION = (Role, Shape)
+OWN_SECTION = (Role, Shape, AlignerCorrector)
 
 
 def markdown() -> str:
@@ -46,6 +62,8 @@ def _rows(kind: type[BaseModel], prefix: str, values: BaseModel | None) -> Itera
     for name, field in kind.model_fields.items():
         default = getattr(values, name) if values is not None else field.default
         inner = model_of(field.annotation)
+        if inner is None and field.description is None:  # a corrector's kind: the heading of its section says it
+            continue
         if inner is None or inner in OWN_SECTION or default is None:
             yield prefix + name, _shown(default), field.description or ""
         else:
@@ -57,6 +75,8 @@ def _shown(default: Any) -> str:
         return "**required**"
     if isinstance(default, Role):
         return f"`{default.model}`"
+    if isinstance(default, AlignerCorrector):
+        return f"`{default.kind}`"
     return f"`{json.dumps(default)}`"
 
 

@@ -6,13 +6,17 @@ It is an ordinary two-label sequence-classification folder: label 0 is helpfulne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
+from aligner_core.errors import Problem, UserError
+from aligner_core.files import read_json
+from aligner_core.profile import Profile
 from aligner_core.records import Turn
 from aligner_core.templates import conversation, prepare_tokenizer, prompt_ids, target_ids
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from aligner_core.stage_context import ModelLocation
 
 HELPFUL, COST = 0, 1
+CALIBRATION = "scorer.json"
+BATCH = 16
 
 
 def load_scorer(model: ModelLocation, dtype: torch.dtype) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -29,6 +35,41 @@ def load_scorer(model: ModelLocation, dtype: torch.dtype) -> tuple[nn.Module, Pr
     )
     tokenizer = AutoTokenizer.from_pretrained(model.folder, **model.arguments())
     return network, prepare_tokenizer(tokenizer)
+
+
+class Scorer:
+    """A trained scorer, ready to score."""
+
+    def __init__(self, model: ModelLocation, profile: Profile) -> None:
+        calibration = Path(model.folder) / CALIBRATION
+        if not calibration.is_file():
+            raise UserError(Problem(model.folder, f"has no {CALIBRATION}", "name a scorer that this project trained"))
+        network, self._tokenizer = load_scorer(model, getattr(torch, profile.precision))
+        self._device = torch.device(profile.device.kind)
+        self._network = network.to(self._device).eval()
+        self._limit = int(read_json(calibration)["max_length"])
+
+    def score(
+        self,
+        texts: Sequence[tuple[str, str, Sequence[Turn] | None]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[tuple[float, float]]:
+        """(helpfulness, cost) of each (question, answer, history), in batches of like length.
+
+        Args:
+            progress: told how many are done.
+        """
+        ids = [scorer_ids(self._tokenizer, *text, self._limit) for text in texts]
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        found: dict[int, tuple[float, float]] = {}
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            input_ids, lengths = pad_right([ids[index] for index in chosen])
+            with torch.inference_mode():
+                both = scores(self._network, input_ids.to(self._device), lengths.to(self._device)).tolist()
+            found.update({index: (helpful, cost) for index, (helpful, cost) in zip(chosen, both, strict=True)})
+            progress(len(found))
+        return [found[index] for index in range(len(ids))]
 
 
 def scorer_ids(

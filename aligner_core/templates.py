@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_json, write_json
@@ -128,12 +128,25 @@ def conversation(question: str, history: Sequence[Turn] | None = None) -> tuple[
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn]) -> list[int]:
     """Token ids up to where the assistant begins. The frame writes BOS itself, so it is never doubled."""
-    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+    return batch_prompt_ids(tokenizer, [messages])[0]
+
+
+def batch_prompt_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]]) -> list[list[int]]:
+    """`prompt_ids` of many conversations: one call of the tokenizer, which may use all cores for it."""
     special = list(tokenizer.get_added_vocab())
-    if any(token in turn["content"] for token in special for turn in turns):
-        return _prompt_with_literal_tokens(tokenizer, turns)
-    encoded: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-    return list(encoded["input_ids"])
+    ids: list[list[int]] = [[] for _ in conversations]
+    framed: dict[int, str] = {}
+    for index, messages in enumerate(conversations):
+        turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+        if any(token in turn["content"] for token in special for turn in turns):
+            ids[index] = _prompt_with_literal_tokens(tokenizer, turns)
+        else:
+            framed[index] = str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+    if framed:
+        encoded = tokenizer(list(framed.values()), add_special_tokens=False)["input_ids"]
+        for index, found in zip(framed, encoded, strict=True):
+            ids[index] = list(found)
+    return ids
 
 
 def _prompt_with_literal_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
@@ -172,10 +185,10 @@ def stored_template(model: ModelLocation) -> CorrectionTemplate:
     Raises:
         UserError: if the model says nothing, or says another wording than this version has.
     """
+    if model.folder in PUBLISHED_ALIGNERS:
+        return correction_template(PUBLISHED_ALIGNERS[model.folder])
     path = _template_file(model)
     if path is None:
-        if model.folder in PUBLISHED_ALIGNERS:
-            return correction_template(PUBLISHED_ALIGNERS[model.folder])
         what = "says nothing of its template"
         raise UserError(Problem(model.folder, what, f"is it an Aligner? {ALIGNER_FILE} is missing"))
     stored = CorrectionTemplate(**read_json(path))

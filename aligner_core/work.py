@@ -42,6 +42,15 @@ class GenerationWork:
 
 
 @dataclass(frozen=True)
+class EndpointWork:
+    """Decoding of `rows` sequences by a model that others serve."""
+
+    rows: int
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
 class ScoringWork:
     """One forward pass over `rows` sequences."""
 
@@ -50,4 +59,14 @@ class ScoringWork:
     tokens_each: int
 
 
-Work = Light | TrainingWork | GenerationWork | ScoringWork
+Step = Light | TrainingWork | GenerationWork | EndpointWork | ScoringWork
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One after another in one stage, each with its own model."""
+
+    steps: tuple[Step, ...]
+
+
+Work = Step | Steps

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 
-def w2s(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return _call("w2s.cli", arguments, environment)
+def w2s(
+    *arguments: str | Path, environment: dict[str, str] | None = None, text: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return _call("w2s.cli", arguments, environment, text)
 
 
 def ida(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return _call("ida.cli", arguments, None)
+    return _call("ida.cli", arguments, None, None)
 
 
 def command(module: str, *arguments: str | Path) -> list[str]:
@@ -21,8 +23,12 @@ def command(module: str, *arguments: str | Path) -> list[str]:
 
 
 def _call(
-    module: str, arguments: tuple[str | Path, ...], environment: dict[str, str] | None
+    module: str, arguments: tuple[str | Path, ...], environment: dict[str, str] | None, text: str | None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(module, *arguments), capture_output=True, text=True, env={**os.environ, **(environment or {})}
+        command(module, *arguments),
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        input=text,
     )

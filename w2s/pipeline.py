@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aligner_core.correctors.parts import Slot, bare, describe, slots
 from aligner_core.data_sources import Size, data_source, size_of
 from aligner_core.errors import Problem, UserError
-from aligner_core.model_ids import model_identity
+from aligner_core.model_ids import model_identity, parse_endpoint
 from aligner_core.profile import Profile
 from aligner_core.recipe import Generation, Recipe, Role, Shape, Training, WarmUp
 from aligner_core.shapes import shape_of
@@ -19,11 +20,15 @@ from aligner_core.stages import Artifact, Source, Stage, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
 from aligner_core.tasks.score import ScoreAnswers, TrainScorer
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
-from aligner_core.work import GenerationWork, ScoringWork, TrainingWork
+from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
 from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData
 from w2s.weak_labels import LABELS, SelectWeakLabels
 
 INSTRUCTION_TOKENS = 40
+
+
+def model_source(role: Role) -> Source:
+    return Source(role.model, model_identity(role.model, role.revision), role.revision, role.trust_remote_code)
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,10 @@ class StageBuilder:
         for name in ("upstream", "aligner", "scorer", "embedder"):
             role: Role = getattr(self.recipe.roles, name)
             try:
-                identity = model_identity(role.model, role.revision)
-                self.models[name] = Source(role.model, identity, role.revision, role.trust_remote_code)
+                if parse_endpoint(role.model):
+                    what = "is behind an endpoint, and this role is trained or loaded here"
+                    raise UserError(Problem(f"roles.{name}", what, "name weights; a corrector may be behind one"))
+                self.models[name] = model_source(role)
                 self.shapes[name] = shape_of(role, f"roles.{name}")
             except UserError as error:
                 problems += error.problems
@@ -160,15 +167,47 @@ class StageBuilder:
         return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
 
     def correct(self, name: str, answers: Artifact, seed: int) -> Artifact:
-        """The Aligner's corrections of a model's answers."""
+        """The corrections of a model's answers by the recipe's corrector."""
+        settings = self.recipe.corrector
         task = CorrectAnswers(
-            corrector="aligner", generation=self.generation, precision=self.precision, engine=self.engine,
-            seed=self.sampling_seed(seed),
+            corrector=bare(settings), name=describe(bare(settings)), generation=self.generation,
+            precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed),
         )  # fmt: skip
-        inputs = {"aligner": self.aligner(seed).output(MODEL), "answers": answers}
+        needed = list(slots(settings))
+        inputs = {"answers": answers, **{slot.name: self._slot_input(slot, seed) for slot in needed}}
         rows = getattr(answers.stage.work, "rows", self.sizes.strong)
-        prompt = self.sizes.question + self.sizes.text + INSTRUCTION_TOKENS
-        return Stage(name, task, inputs, self._generation_work("aligner", rows, prompt)).output(CORRECTIONS)
+        work = Steps(tuple(self._slot_work(slot, rows) for slot in needed if slot.what != "records"))
+        return Stage(name, task, inputs, work).output(CORRECTIONS)
+
+    def _slot_input(self, slot: Slot, seed: int) -> Artifact | Source:
+        """What the recipe names for a need of its corrector, or what stands for it in this experiment."""
+        if isinstance(slot.given, Role):
+            return model_source(slot.given)
+        if isinstance(slot.given, str):
+            return data_source(slot.given, slot.name)
+        match slot.what:
+            case "aligner":
+                return self.aligner(seed).output(MODEL)
+            case "prompted":
+                return self.models["upstream"]
+            case "scorer":
+                return self.selector()
+            case "records":
+                return self.part(WEAK)
+
+    def _slot_work(self, slot: Slot, rows: int) -> Step:
+        tokens = self.sizes.question + self.sizes.text
+        role = {"aligner": "aligner", "prompted": "upstream", "scorer": "scorer"}[slot.what]
+        shape = self.shapes[role]
+        if isinstance(slot.given, Role):
+            if parse_endpoint(slot.given.model):
+                return EndpointWork(slot.passes * rows, tokens + INSTRUCTION_TOKENS, self.sizes.text)
+            shape = shape_of(slot.given, slot.name)
+        if slot.what == "scorer":
+            return ScoringWork(shape, slot.passes * rows, tokens)
+        prompt = tokens + INSTRUCTION_TOKENS
+        longest = prompt + self.generation.max_new_tokens
+        return GenerationWork(shape, slot.passes * rows, prompt, self.sizes.text, longest)
 
     def aligner(self, seed: int) -> Stage:
         """Identity warm-up and residual training, in two stages or in one, as the recipe says."""
@@ -229,20 +268,24 @@ class StageBuilder:
 
     def scorer(self) -> Artifact:
         """One evaluating scorer for the whole experiment; it sees all ground truth and no held-out question."""
+        return self._scorer("scorer", (WEAK, STRONG), self.recipe.scorer.seed)
+
+    def selector(self) -> Artifact:
+        """The scorer that correctors may use: other data than the evaluating one (W alone), and another seed."""
+        return self._scorer("selector", (WEAK,), self.recipe.scorer.seed + 1)
+
+    def _scorer(self, name: str, parts: tuple[str, ...], seed: int) -> Artifact:
         section = self.recipe.scorer
         shape = self.shapes["scorer"]
         tokens = self.sizes.question + self.sizes.text
         share = (section.trainable_layers or shape.layers) / shape.layers
         training = section.training
-        work = TrainingWork(shape, 2 * (self.sizes.weak + self.sizes.strong), tokens, 1, training.epochs,
-                            2 * training.global_batch, training.max_length, share)  # fmt: skip
-        task = TrainScorer(section=section, precision=self.precision, seed=section.seed)
-        inputs: dict[str, Artifact | Source] = {
-            "model": self.models["scorer"],
-            "records_w": self.part(WEAK),
-            "records_s": self.part(STRONG),
-        }
-        return Stage("scorer", task, inputs, work).output(MODEL)
+        pairs = self.sizes.weak + (self.sizes.strong if STRONG in parts else 0)
+        work = TrainingWork(shape, 2 * pairs, tokens, 1, training.epochs, 2 * training.global_batch,
+                            training.max_length, share)  # fmt: skip
+        task = TrainScorer(section=section, precision=self.precision, seed=seed)
+        records = {f"records_{part[0]}": self.part(part) for part in parts}
+        return Stage(name, task, {"model": self.models["scorer"], **records}, work).output(MODEL)
 
     @property
     def generation(self) -> Generation:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from aligner_core.model_ids import parse_endpoint
 from aligner_core.recipe import Generation
 from aligner_core.records import Turn
 
@@ -22,6 +23,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Completion:
     """A continuation: its text without the end token, its length in tokens, and how it ended.
 
     `finished` is False where the length limit cut it. `error` says why there is none, where an engine failed on this
-    prompt alone.
+    prompt alone: a type, a colon and the reason.
     """
 
     text: str
@@ -57,20 +59,36 @@ class Engine(Protocol):
     give the same completions, where the engine is deterministic.
     """
 
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        """Told of prompts that `generate` will get, while it still decodes others; may tokenise them ahead."""
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]: ...
 
     def close(self) -> None: ...
 
 
-def sampling_of(generation: Generation) -> Sampling:
-    """The recipe's preset (paper, Table 19 for `published`)."""
+def sampling_of(generation: Generation, correcting: bool = False) -> Sampling:
+    """The recipe's preset: for `published` the paper's Table 19 for answers and Table 9 for corrections.
+
+    The frequency penalty of the latter punishes copying: a token costs the more, the more often it was written.
+    """
     if generation.preset == "greedy":
         return Sampling(generation.max_new_tokens)
+    if correcting:
+        return Sampling(generation.max_new_tokens, temperature=0.3, top_k=10, top_p=0.95, frequency_penalty=1.2)
     return Sampling(generation.max_new_tokens, temperature=0.5, top_k=10, top_p=0.95, repetition_penalty=1.1)
 
 
 def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = None) -> Engine:
-    """The engine that the profile names, with the model loaded; `frame` replaces its chat template."""
+    """The engine that the profile names, with the model loaded; `frame` replaces its chat template.
+
+    A model behind an endpoint is asked there. The endpoint frames conversations itself: it has to be started with a
+    checkpoint that carries the right frame, as those trained here do.
+    """
+    if parse_endpoint(model.folder):
+        from aligner_core.engines.openai_engine import OpenAIEngine
+
+        return OpenAIEngine(model.folder, stage.profile.endpoints)
     if stage.profile.generation.engine == "vllm":
         from aligner_core.engines.vllm_engine import VllmEngine
 
@@ -78,3 +96,24 @@ def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = N
     from aligner_core.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, stage.profile, frame)
+
+
+class EngineSlot:
+    """Room for one open engine: asking for another one closes it, so that two models are never in memory at once."""
+
+    def __init__(self, stage: StageContext) -> None:
+        self._stage = stage
+        self._engine: Engine | None = None
+        self._holds: tuple[ModelLocation, str | None] | None = None
+
+    def open(self, model: ModelLocation, frame: str | None = None) -> Engine:
+        if self._engine is None or self._holds != (model, frame):
+            self.close()
+            self._stage.progress.begin(f"loading {model.folder}")
+            self._engine, self._holds = open_engine(self._stage, model, frame), (model, frame)
+        return self._engine
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None

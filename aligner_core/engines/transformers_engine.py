@@ -20,7 +20,7 @@ from transformers import (
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import prepare_tokenizer, prompt_ids
+from aligner_core.templates import batch_prompt_ids, prepare_tokenizer
 
 # Ended rows are taken out when they are this share of the batch or more: each time the cache is copied.
 KEEP_UNTIL = 0.75
@@ -39,8 +39,10 @@ class TransformersEngine:
         self._model = network.to(self._device).eval()
         self._end = self._end_ids()
 
+    def prepare(self, prompts: Sequence[Prompt]) -> None: ...
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
-        ids = [prompt_ids(self.tokenizer, prompt.messages) for prompt in prompts]
+        ids = batch_prompt_ids(self.tokenizer, [prompt.messages for prompt in prompts])
         order = sorted(range(len(prompts)), key=lambda index: len(ids[index]))
         completions: dict[int, Completion] = {}
         torch.manual_seed(seed)
@@ -56,7 +58,7 @@ class TransformersEngine:
     def _generate_batch(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
         """Decode until every row has ended; those that have are taken out, so nothing is computed for them."""
         ids, mask = self._pad_left(prompts)
-        choose = _Chooser(sampling)
+        choose = _Chooser(sampling, ids.shape[1])
         generated: list[list[int]] = [[] for _ in prompts]
         finished = [False] * len(prompts)
         rows = list(range(len(prompts)))  # the prompts that the batch still holds
@@ -103,10 +105,15 @@ class TransformersEngine:
 
 
 class _Chooser:
-    """The next token of each row: the best one, or a sample after penalty, temperature, top-k and top-p."""
+    """The next token of each row: the best one, or a sample after penalties, temperature, top-k and top-p.
 
-    def __init__(self, sampling: Sampling) -> None:
+    The first `prompt` ids of a row are its prompt: the frequency penalty counts what was written after it.
+    """
+
+    def __init__(self, sampling: Sampling, prompt: int) -> None:
         self._sample = sampling.temperature > 0
+        self._prompt = prompt
+        self._frequency_penalty = sampling.frequency_penalty
         self._processors = LogitsProcessorList()
         if sampling.repetition_penalty != 1.0:
             self._processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
@@ -118,6 +125,11 @@ class _Chooser:
             self._processors.append(TopPLogitsWarper(sampling.top_p))
 
     def __call__(self, ids: Any, logits: Any) -> torch.Tensor:
+        if self._frequency_penalty:
+            written = ids[:, self._prompt :]
+            logits = logits.scatter_add(
+                1, written, torch.full(written.shape, -self._frequency_penalty, device=ids.device)
+            )
         scores: torch.Tensor = self._processors(ids, logits)
         if not self._sample:
             return scores.argmax(-1)

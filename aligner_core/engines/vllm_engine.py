@@ -7,11 +7,12 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from aligner_core.engines.ahead import Ahead
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.errors import Problem, UserError
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import prepare_tokenizer, prompt_ids
+from aligner_core.templates import prepare_tokenizer
 
 
 class VllmEngine:
@@ -38,6 +39,11 @@ class VllmEngine:
             seed=0,
         )
         self.tokenizer = prepare_tokenizer(self._llm.get_tokenizer(), frame)
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"  # vLLM's processes have been started: nothing forks any more
+        self._ahead = Ahead(self.tokenizer)
+
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        self._ahead.prepare(prompts)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         from vllm import SamplingParams
@@ -49,12 +55,13 @@ class VllmEngine:
                 top_k=sampling.top_k,
                 top_p=sampling.top_p,
                 repetition_penalty=sampling.repetition_penalty,
+                frequency_penalty=sampling.frequency_penalty,
                 seed=seed + index,
                 detokenize=False,
             )
             for index in range(len(prompts))
         ]
-        requests = [{"prompt_token_ids": prompt_ids(self.tokenizer, prompt.messages)} for prompt in prompts]
+        requests = [{"prompt_token_ids": ids} for ids in self._ahead.take(prompts)]
         outputs = [request.outputs[0] for request in self._llm.generate(requests, parameters, use_tqdm=False)]
         return [self._completion(output.token_ids, output.finish_reason == "stop") for output in outputs]
 

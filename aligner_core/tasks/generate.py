@@ -1,16 +1,16 @@
-"""Answering questions with a model, and correcting answers with an Aligner."""
+"""Answering questions with a model, and correcting answers with a corrector."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from aligner_core.recipe import Generation
+from aligner_core.recipe import Corrector, Generation
 from aligner_core.records import Answer, Question, read_records
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
 if TYPE_CHECKING:
-    from aligner_core.engines.protocol import Completion
+    from aligner_core.correctors.protocol import Case, Revision
 
 ANSWERS, CORRECTIONS = "answers.jsonl", "corrections.jsonl"
 
@@ -18,7 +18,7 @@ ANSWERS, CORRECTIONS = "answers.jsonl", "corrections.jsonl"
 class AnswerQuestions(Task):
     """`questions` answered by `model`: kind qa, with `finished` where the answer reached its end."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     upstream: str
     generation: Generation
     precision: str
@@ -26,57 +26,74 @@ class AnswerQuestions(Task):
     seed: int
 
     def run(self, stage: StageContext) -> None:
-        from aligner_core.engines.protocol import Prompt, open_engine, sampling_of
-        from aligner_core.generation import generate_rows
+        from aligner_core.engines.protocol import EngineSlot, Prompt, sampling_of
+        from aligner_core.generation import Bulk, generation_facts, shard_rows, write_results
+        from aligner_core.model_ids import parse_endpoint
         from aligner_core.templates import conversation
 
         questions = read_records(stage.file("questions"), Question)
-        engine = open_engine(stage, stage.model("model"))
-
-        def prompt(row: Question) -> Prompt:
-            return Prompt(conversation(row.question, row.history))
-
-        def record(row: Question, completion: Completion) -> dict[str, Any]:
-            return {**row.row(), "answer": completion.text, "upstream": self.upstream, "finished": completion.finished}
-
-        written = generate_rows(
-            stage, engine, questions, prompt, record, sampling_of(self.generation), self.seed, stage.folder / ANSWERS
-        )
-        engine.close()
+        model, engines = stage.model("model"), EngineSlot(stage)
+        served = parse_endpoint(model.folder) is not None
+        bulk = Bulk(stage, [row.question for row in questions], shard_rows(stage.profile, served))
+        prompts = [Prompt(conversation(row.question, row.history)) for row in questions]
+        sampling = sampling_of(self.generation)
+        found = bulk.ask("answers", lambda: engines.open(model), prompts, sampling, self.seed)
+        engines.close()
+        completions = [item for item in found if item is not None]
+        rows = [
+            {**row.row(), "answer": item.text, "upstream": self.upstream, "finished": item.finished,
+             "generated_tokens": item.tokens}
+            for row, item in zip(questions, completions, strict=True)
+        ]  # fmt: skip
+        stage.facts |= generation_facts(bulk)
+        written = write_results(stage, stage.folder / ANSWERS, rows, [item.error for item in completions])
         stage.facts["unfinished"] = sum(not row["finished"] for row in written)
 
 
 class CorrectAnswers(Task):
-    """`answers` corrected by the trained Aligner `aligner`, asked in the form it was taught: kind qac."""
+    """`answers` corrected: kind qac. The corrector's models are the inputs that `correctors.parts.slots` names.
 
-    version: ClassVar[int] = 2
-    corrector: str
+    `name` is what the rows call the corrector.
+    """
+
+    version: ClassVar[int] = 3
+    corrector: Corrector
+    name: str
     generation: Generation
     precision: str
     engine: str
     seed: int
 
     def run(self, stage: StageContext) -> None:
-        from aligner_core.engines.protocol import Prompt, open_engine, sampling_of
-        from aligner_core.generation import generate_rows
-        from aligner_core.templates import stored_template
+        from aligner_core.correctors.build import build_corrector
+        from aligner_core.correctors.protocol import Bench, Case
+        from aligner_core.edits import edit_facts
+        from aligner_core.engines.protocol import EngineSlot, sampling_of
+        from aligner_core.generation import Bulk, generation_facts, shard_rows, write_results
+        from aligner_core.model_ids import parse_endpoint
 
-        location = stage.model("aligner")
-        template = stored_template(location)
         answers = read_records(stage.file("answers"), Answer)
-        engine = open_engine(stage, location, template.frame)
-
-        def prompt(row: Answer) -> Prompt:
-            return Prompt(template.messages(row.question, row.answer, row.history), draft=row.answer)
-
-        def record(row: Answer, completion: Completion) -> dict[str, Any]:
-            correction = template.correction(row.answer, completion.text)
-            finished = {"finished": completion.finished}
-            return {**row.row(), "correction": correction, "corrector": self.corrector, **finished}
-
-        written = generate_rows(
-            stage, engine, answers, prompt, record, sampling_of(self.generation), self.seed, stage.folder / CORRECTIONS
-        )
-        engine.close()
+        corrector = build_corrector(self.corrector, stage)
+        served = any(parse_endpoint(source["location"]) for source in stage.inputs.values())
+        bulk = Bulk(stage, [row.question + row.answer for row in answers], shard_rows(stage.profile, served))
+        sampling = sampling_of(self.generation, correcting=True)
+        bench = Bench(stage, bulk, EngineSlot(stage), sampling, self.seed)
+        cases: list[Case | None] = [Case(row.question, row.answer, row.history) for row in answers]
+        revisions = [revision for revision in corrector.correct(cases, bench) if revision is not None]
+        bench.engines.close()
+        rows = [self._row(row, revision) for row, revision in zip(answers, revisions, strict=True)]
+        stage.facts |= generation_facts(bulk)
+        written = write_results(stage, stage.folder / CORRECTIONS, rows, [item.error for item in revisions])
         stage.facts["unfinished"] = sum(not row["finished"] for row in written)
         stage.facts["identical"] = sum(row["correction"] == row["answer"] for row in written)
+        stage.facts |= edit_facts([row["answer"] for row in written], [row["correction"] for row in written])
+
+    def _row(self, row: Answer, revision: Revision) -> dict[str, Any]:
+        return {
+            **row.row(),
+            "correction": revision.text,
+            "corrector": self.name,
+            "finished": revision.finished,
+            **revision.notes,
+            "generated_tokens": revision.tokens,
+        }

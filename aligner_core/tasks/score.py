@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from aligner_core.files import read_json, read_jsonl, write_jsonl
+from aligner_core.files import read_jsonl, write_jsonl
 from aligner_core.recipe import ScorerSection
 from aligner_core.records import Correction, Question, read_records
 from aligner_core.splits import held_out_by_question
@@ -13,7 +13,6 @@ from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
 SCORES = "scores.jsonl"
-BATCH = 16
 
 
 class TrainScorer(Task):
@@ -76,25 +75,11 @@ class ScoreAnswers(Task):
     def _score(
         self, stage: StageContext, rows: Sequence[dict[str, Any]], questions: Sequence[Question]
     ) -> list[tuple[float, float]]:
-        """(helpfulness, cost) per row, in batches of like length."""
-        import torch
+        """(helpfulness, cost) per row."""
+        from aligner_core.scorer import Scorer
 
-        from aligner_core.scorer import load_scorer, pad_right, scorer_ids, scores
-
-        network, tokenizer = load_scorer(stage.model("scorer"), getattr(torch, self.precision))
         histories = {row.id: row.history for row in questions}
-        device = torch.device(stage.profile.device.kind)
-        network.to(device).eval()
-        limit = read_json(stage.file("scorer") / "scorer.json")["max_length"]
-        ids = [scorer_ids(tokenizer, row["question"], row["text"], histories[row["id"]], limit) for row in rows]
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
-        found: dict[int, tuple[float, float]] = {}
+        scorer = Scorer(stage.model("scorer"), stage.profile)
         stage.progress.begin("scoring", len(rows), "answers")
-        for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
-            input_ids, lengths = pad_right([ids[index] for index in chosen])
-            with torch.inference_mode():
-                both = scores(network, input_ids.to(device), lengths.to(device)).tolist()
-            found.update({index: (helpful, cost) for index, (helpful, cost) in zip(chosen, both, strict=True)})
-            stage.progress.update(len(found))
-        return [found[index] for index in range(len(rows))]
+        texts = [(str(row["question"]), str(row["text"]), histories[row["id"]]) for row in rows]
+        return scorer.score(texts, stage.progress.update)

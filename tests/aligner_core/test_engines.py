@@ -9,11 +9,12 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.embedded_models import local_folder
 from aligner_core.engines.protocol import Prompt, Sampling, sampling_of
-from aligner_core.engines.transformers_engine import TransformersEngine
+from aligner_core.engines.transformers_engine import TransformersEngine, _Chooser
 from aligner_core.profile import Profile
 from aligner_core.recipe import Generation
 from aligner_core.stage_context import ModelLocation
@@ -61,7 +62,17 @@ def test_sampling_follows_its_seed(engine: TransformersEngine) -> None:
 def test_the_published_preset_is_the_papers() -> None:
     published = sampling_of(Generation(preset="published", max_new_tokens=7))
     assert published == Sampling(7, temperature=0.5, top_k=10, top_p=0.95, repetition_penalty=1.1)
-    assert sampling_of(Generation(max_new_tokens=7)) == Sampling(7)
+    correcting = sampling_of(Generation(preset="published", max_new_tokens=7), correcting=True)
+    assert correcting == Sampling(7, temperature=0.3, top_k=10, top_p=0.95, frequency_penalty=1.2)
+    assert sampling_of(Generation(max_new_tokens=7), correcting=True) == Sampling(7)
+
+
+def test_a_frequency_penalty_counts_what_was_written_and_not_the_prompt() -> None:
+    choose = _Chooser(Sampling(max_new_tokens=8, frequency_penalty=1.0), prompt=2)
+    ids = torch.tensor([[0, 0, 1, 1], [0, 0, 2, 1]])
+    logits = torch.tensor([[0.0, 1.5, 0.0, -0.4], [0.9, 1.5, 1.8, -9.0]])
+    assert choose(ids, logits).tolist() == [0, 0]
+    assert choose(ids[:, :3], logits).tolist() == [1, 1]
 
 
 VLLM = """

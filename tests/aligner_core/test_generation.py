@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aligner_core.engines.protocol import Completion, Engine, Prompt, Sampling
+from aligner_core.errors import UserError
 from aligner_core.files import read_jsonl
-from aligner_core.generation import generate_rows, shard_seed
+from aligner_core.generation import FAILED, HOPELESS, Bulk, digest_seed, generation_facts, write_results
 from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress, read_state
@@ -58,17 +58,17 @@ def context(folder: Path, batch: int) -> StageContext:
     return StageContext(folder, {}, profile, Progress(folder), MetricLog(folder, "generate"))
 
 
-def prompt(row: str) -> Prompt:
-    return Prompt(conversation(row))
-
-
-def record(row: str, completion: Completion) -> dict[str, Any]:
-    return {"row": row, "text": completion.text, "finished": completion.finished}
-
-
-def generate(folder: Path, engine: FakeEngine, batch: int = 3, rows: Sequence[str] = ROWS) -> StageContext:
+def generate(folder: Path, engine: Engine, batch: int = 3, rows: Sequence[str] = ROWS) -> StageContext:
     stage = context(folder, batch)
-    returned = generate_rows(stage, engine, rows, prompt, record, SAMPLING, 5, folder / "out.jsonl")
+    bulk = Bulk(stage, rows, batch)
+    prompts = [Prompt(conversation(row)) for row in rows]
+    completions = [item for item in bulk.ask("texts", lambda: engine, prompts, SAMPLING, 5) if item]
+    written = [
+        {"id": row, "row": row, "text": item.text, "finished": item.finished}
+        for row, item in zip(rows, completions, strict=True)
+    ]
+    stage.facts |= generation_facts(bulk)
+    returned = write_results(stage, folder / "out.jsonl", written, [item.error for item in completions])
     assert returned == read_jsonl(folder / "out.jsonl")
     return stage
 
@@ -103,25 +103,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_repeats_one_shard(tmp_pat
     assert sum(times.values()) == len(times) + 1
 
 
-@pytest.mark.parametrize("at_row", [0, 4, 9])
-def test_a_shard_lost_before_it_was_written_is_generated_again(tmp_path: Path, at_row: int) -> None:
-    generate(tmp_path / "whole", FakeEngine())
-    seen = 0
-
-    def failing(row: str, completion: Completion) -> dict[str, Any]:
-        nonlocal seen
-        seen += 1
-        if seen == at_row + 1:
-            raise SimulatedKillError
-        return record(row, completion)
-
-    first, second = FakeEngine(), FakeEngine()
-    stage = context(tmp_path / "parts", 3)
-    with pytest.raises(SimulatedKillError):
-        generate_rows(stage, first, ROWS, prompt, failing, SAMPLING, 5, stage.folder / "out.jsonl")
-    generate(stage.folder, second)
-    assert (stage.folder / "out.jsonl").read_bytes() == (tmp_path / "whole" / "out.jsonl").read_bytes()
-    assert len(first.asked) + len(second.asked) == 5
+def test_the_order_of_the_rows_changes_nothing_but_their_order(tmp_path: Path) -> None:
+    generate(tmp_path / "one", FakeEngine())
+    generate(tmp_path / "other", FakeEngine(), rows=ROWS[::-1])
+    assert read_jsonl(tmp_path / "one" / "out.jsonl") == read_jsonl(tmp_path / "other" / "out.jsonl")[::-1]
 
 
 def test_a_finished_output_is_made_again_without_asking_the_engine(tmp_path: Path) -> None:
@@ -147,12 +132,16 @@ def test_a_resumed_run_reports_the_facts_of_the_whole(tmp_path: Path) -> None:
     whole = generate(tmp_path / "whole", FakeEngine())
     with pytest.raises(SimulatedKillError):
         generate(tmp_path / "parts", FakeEngine(2))
-    assert generate(tmp_path / "parts", FakeEngine()).facts == whole.facts
+    resumed = generate(tmp_path / "parts", FakeEngine())
+    for fact in ("rows", "generated_tokens"):
+        assert resumed.facts[fact] == whole.facts[fact]
 
 
 def test_facts_count_rows_and_tokens_and_progress_reaches_the_end(tmp_path: Path) -> None:
     stage = generate(tmp_path, FakeEngine())
-    assert stage.facts == {"rows": 10, "generated_tokens": sum(len(row) + 1 for row in ROWS)}
+    expected = {"rows": 10, "generated_tokens": sum(len(row) + 1 for row in ROWS)}
+    assert {**stage.facts, **expected} == stage.facts
+    assert stage.facts["tokens_per_second"] > 0
     state = read_state(tmp_path)
     assert (state.done, state.total) == (10, 10)
 
@@ -164,5 +153,62 @@ def test_text_beyond_ascii_and_line_ends_stay_in_one_line_each(tmp_path: Path) -
     assert [json.loads(line)["row"] for line in lines[:-1]] == rows
 
 
+class FailingEngine(FakeEngine):
+    """Fails on the rows that begin with one of `bad`."""
+
+    def __init__(self, bad: str) -> None:
+        super().__init__()
+        self._bad = bad
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
+        completions = super().generate(prompts, sampling, seed)
+        texts = [prompt.messages[-1].content for prompt in prompts]
+        failed = Completion("", 0, False, error="timeout: no answer")
+        return [failed if text[0] in self._bad else item for text, item in zip(texts, completions, strict=True)]
+
+
+def test_rows_that_failed_are_told_kept_apart_and_alone_asked_again(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"3 of 10 rows failed \(3 x timeout\)\. timeout: no answer"):
+        generate(tmp_path, FailingEngine("258"))
+    assert [row["id"][0] for row in read_jsonl(tmp_path / FAILED)] == ["2", "5", "8"]
+    assert [row["row"][0] for row in read_jsonl(tmp_path / "out.jsonl")] == list("0134679")
+    again = FailingEngine("8")
+    with pytest.raises(UserError, match="1 of 10 rows failed"):
+        generate(tmp_path, again)
+    assert sorted(text[0] for shard in again.asked for text in shard) == ["2", "5", "8"]
+    generate(tmp_path, FakeEngine())
+    assert [row["row"] for row in read_jsonl(tmp_path / "out.jsonl")] == ROWS
+    assert not (tmp_path / FAILED).exists()
+
+
+def test_where_a_whole_shard_fails_the_next_ones_are_not_tried(tmp_path: Path) -> None:
+    engine = FailingEngine("0123456789")
+    rows = [f"{number} row" for number in range(3 * HOPELESS)]
+    with pytest.raises(UserError, match=f"{HOPELESS} of {3 * HOPELESS} rows failed"):
+        generate(tmp_path, engine, HOPELESS, rows)
+    assert len(engine.asked) == 1
+
+
+def test_a_row_whose_prompt_changed_is_asked_again_and_no_other(tmp_path: Path) -> None:
+    stage = context(tmp_path, 3)
+
+    def ask(engine: FakeEngine, changed: str) -> list[Completion | None]:
+        prompts = [Prompt(conversation(row + changed * (index == 4))) for index, row in enumerate(ROWS)]
+        return Bulk(stage, ROWS, 3).ask("step", lambda: engine, prompts, SAMPLING, 5)
+
+    first, engine = ask(FakeEngine(), ""), FakeEngine()
+    second = ask(engine, "!")
+    assert engine.asked == [[ROWS[4] + "!"]]
+    assert [index for index in range(10) if first[index] != second[index]] == [4]
+
+
+def test_a_row_without_a_prompt_is_left_alone(tmp_path: Path) -> None:
+    prompts = [Prompt(conversation(row)) if index % 2 else None for index, row in enumerate(ROWS)]
+    engine = FakeEngine()
+    found = Bulk(context(tmp_path, 3), ROWS, 3).ask("step", lambda: engine, prompts, SAMPLING, 5)
+    assert [item is not None for item in found] == [index % 2 == 1 for index in range(10)]
+    assert sum(map(len, engine.asked)) == 5
+
+
 def test_every_shard_and_seed_has_its_own_randomness() -> None:
-    assert len({shard_seed(seed, start) for seed in range(20) for start in range(0, 200, 10)}) == 400
+    assert len({digest_seed(seed, [str(row), "x"]) for seed in range(20) for row in range(20)}) == 400

@@ -52,7 +52,7 @@ def test_a_known_form_of_id_has_nothing_against_it(model: str) -> None:
         ("embedded:smollm2-135m-instruct?depth=24", "is not understood"),
         ("embedded:smollm2-135m-instruct?layers=18", "layers must be 19 to 30"),
         ("embedded:smollm2-135m-instruct?layers=31", "layers must be 19 to 30"),
-        ("llama", "write org/name (hub), ./folder (local) or embedded:NAME"),
+        ("llama", "write org/name (hub), ./folder (local), embedded:NAME or http://HOST/v1#MODEL"),
         ("", "has no config.json"),
         ("org/name/more", "unknown model"),
         ("org/na me", "unknown model"),

@@ -1,0 +1,1 @@
+"""Correctors: whatever maps a question and an answer to a correction, from a trained Aligner to a plain refusal."""

@@ -1,0 +1,167 @@
+"""`w2s correct`: a corrector over a file of answers, without a recipe.
+
+It is a run of one stage in a folder beside the output, so a killed one continues with the same command.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from aligner_core.configuration import load_profile
+from aligner_core.correctors.parts import Slot, bare, describe, slots
+from aligner_core.data_sources import data_source
+from aligner_core.display import open_display
+from aligner_core.edits import edit_facts
+from aligner_core.errors import Problem, UserError
+from aligner_core.files import open_atomic, read_json, read_jsonl, write_text
+from aligner_core.generation import FAILED
+from aligner_core.profile import Profile
+from aligner_core.recipe import Corrector, Generation, Role
+from aligner_core.runner import run_stages
+from aligner_core.stages import Source, Stage, stage_folder
+from aligner_core.tasks.generate import CORRECTIONS, CorrectAnswers
+from w2s.pipeline import model_source
+
+STANDARD = "-"  # standard input or output
+
+
+@click.command()
+@click.option("--corrector", required=True, metavar="WHAT",
+              help="aligner:PATH, cai:MODEL, self_refine:MODEL, self_critique:MODEL, refuse:SCORER, identity, "
+              "stack:[WHAT, WHAT], or a YAML mapping with all settings of a kind (docs/correctors.md).")  # fmt: skip
+@click.option("--input", "source", default=STANDARD, show_default=True, metavar="FILE",
+              help="Rows with question and answer, as JSON Lines or a JSON list; - is standard input.")  # fmt: skip
+@click.option("--output", "target", default=STANDARD, show_default=True, metavar="FILE",
+              help="The rows with their corrections, as JSON Lines. FILE.run beside it keeps what a kill would "
+              "lose; with - (standard output) nothing is kept.")  # fmt: skip
+@click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file.")
+@click.option("--generation", "preset", type=click.Choice(["greedy", "published"]), default="greedy",
+              show_default=True, help="published samples as the source did (T 0.3, top-k 10, top-p 0.95, frequency "
+              "penalty 1.2): its penalty punishes copying.")  # fmt: skip
+@click.option("--max-new-tokens", default=2048, show_default=True, help="Longest correction in tokens.")
+@click.option("--seed", default=0, show_default=True, help="Seed of sampling.")
+def correct(
+    corrector: str, source: str, target: str, profile: str, preset: str, max_new_tokens: int, seed: int
+) -> None:
+    """Correct the answers in a file. The same command continues an interrupted run."""
+    place = load_profile(profile)
+    settings = read_corrector(corrector)
+    generation = Generation.model_validate({"preset": preset, "max_new_tokens": max_new_tokens})
+    with _run_folder(target) as run:
+        if source == STANDARD:
+            source = str(run / "input.jsonl")
+            write_text(Path(source), sys.stdin.read())
+        stage = correction_stage(settings, source, place, generation, seed)
+        folder = stage_folder(run, stage)
+        try:
+            run_stages(run, [stage], place, open_display(sys.stderr))
+        except UserError:
+            _deliver(folder.with_name(folder.name + ".partial"), target)
+            raise
+        _deliver(folder, target)
+
+
+def read_corrector(text: str) -> Corrector:
+    """The settings in a line.
+
+    Raises:
+        UserError: with every problem in it.
+    """
+    adapter: TypeAdapter[Corrector] = TypeAdapter(Corrector)
+    try:
+        return adapter.validate_python(text)
+    except ValidationError as error:
+        raise UserError(
+            Problem(
+                ".".join(["--corrector", *map(str, detail["loc"])]),
+                detail["msg"].removeprefix("Value error, "),
+                "see docs/correctors.md",
+            )
+            for detail in error.errors()
+        ) from None
+
+
+def correction_stage(settings: Corrector, answers: str, profile: Profile, generation: Generation, seed: int) -> Stage:
+    """The one stage of the run.
+
+    Raises:
+        UserError: with every model and file that is not named or not there.
+    """
+    inputs: dict[str, Source] = {}
+    problems: list[Problem] = []
+    for slot in [Slot("answers", "records", answers), *slots(settings)]:
+        try:
+            inputs[slot.name] = _source(slot)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    task = CorrectAnswers(
+        corrector=bare(settings), name=describe(settings), generation=generation, precision=profile.precision,
+        engine=profile.generation.engine, seed=seed,
+    )  # fmt: skip
+    return Stage("correct", task, inputs)
+
+
+def _source(slot: Slot) -> Source:
+    if isinstance(slot.given, Role):
+        return model_source(slot.given)
+    if isinstance(slot.given, str):
+        return data_source(slot.given, slot.name)
+    key = {"records": "calibration", "scorer": "scorer"}.get(slot.what, "model")
+    raise UserError(Problem(slot.name, f"names no {key}", f"outside a recipe, say which {key} it uses"))
+
+
+@contextmanager
+def _run_folder(target: str) -> Iterator[Path]:
+    """The folder of the run: beside the output, or one for this time only."""
+    if target == STANDARD:
+        with tempfile.TemporaryDirectory(prefix="w2s-correct-") as folder:
+            yield Path(folder)
+        return
+    run = Path(f"{target}.run")
+    if Path(target).exists() and not run.is_dir():
+        raise UserError(Problem(target, "exists already", "name another file, or remove it"))
+    yield run
+
+
+def _deliver(folder: Path, target: str) -> None:
+    """Hand over the corrections that there are, list the rows that failed, and tell how much was changed."""
+    if not (folder / CORRECTIONS).is_file():
+        return
+    rows = read_jsonl(folder / CORRECTIONS)
+    failed = read_jsonl(folder / FAILED) if (folder / FAILED).is_file() else []
+    if target == STANDARD:
+        sys.stdout.write((folder / CORRECTIONS).read_text(encoding="utf-8"))
+    else:
+        with (folder / CORRECTIONS).open(encoding="utf-8") as stream, open_atomic(Path(target)) as output:
+            shutil.copyfileobj(stream, output)
+        list_of_failed = Path(f"{target}.failed.jsonl")
+        list_of_failed.unlink(missing_ok=True)
+        if failed:
+            shutil.copyfile(folder / FAILED, list_of_failed)
+    manifest = folder / "manifest.json"
+    click.echo(summary(rows, len(failed), read_json(manifest)["facts"] if manifest.is_file() else {}), err=True)
+
+
+def summary(rows: list[dict[str, Any]], failed: int, facts: Mapping[str, Any]) -> str:
+    """One line on what the corrector did."""
+    edits = edit_facts([row["answer"] for row in rows], [row["correction"] for row in rows])
+    parts = [f"{len(rows):,} corrections"]
+    if edits:
+        parts += [f"{100 * edits['copy_rate']:.1f} % copies", f"edit ratio {edits['edit_ratio']:.2f}",
+                  f"length ratio {edits['length_ratio']:.2f}"]  # fmt: skip
+    parts += [f"{sum(not row['finished'] for row in rows):,} unfinished", f"{failed:,} failed"]
+    parts.append(f"{sum(row['generated_tokens'] for row in rows):,} tokens")
+    if "tokens_per_second" in facts:
+        parts.append(f"{facts['tokens_per_second']:,.0f} tokens/s")
+    return ", ".join(parts)
