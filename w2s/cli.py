@@ -11,6 +11,7 @@ from aligner_core.command import ErrorGroup, add_experiment_commands
 from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
 from aligner_core.errors import Problem, UserError
 from aligner_core.recipe import Recipe
+from w2s.data_commands import data
 from w2s.pipeline import build
 
 
@@ -20,6 +21,7 @@ def main() -> None:
 
 
 add_experiment_commands(main, build, Recipe)
+main.add_command(data)
 
 
 @main.group()

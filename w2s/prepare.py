@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
-from aligner_core.data_sources import load_records
+from aligner_core.data_sources import read_source
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import write_jsonl
 from aligner_core.recipe import Limits
@@ -50,7 +50,7 @@ class PrepareData(Task):
         stage.facts["left_out_as_evaluated"] = sum(question_key(row.question) in held_out for row in corrections)
 
     def _load(self, stage: StageContext, name: str, kind: type[Record]) -> list[Record]:
-        return load_records(stage.inputs[name]["location"], kind, self.columns)
+        return read_source(stage.inputs[name]["location"], kind, self.columns).records
 
 
 def split(records: Sequence[Correction], weak_share: float) -> tuple[list[Correction], list[Correction]]:
