@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
-import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -192,6 +191,8 @@ def _model_at(kind: type[BaseModel], location: Sequence[str]) -> type[BaseModel]
     """The model class that a key path leads into, through optional fields."""
     current: type[BaseModel] = kind
     for key in location:
+        if key.isdecimal():  # an element of a list
+            continue
         field = current.model_fields.get(key)
         inner = model_of(field.annotation) if field else None
         if inner is None:
@@ -201,8 +202,7 @@ def _model_at(kind: type[BaseModel], location: Sequence[str]) -> type[BaseModel]
 
 
 def model_of(annotation: Any) -> type[BaseModel] | None:
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    for option in options:
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None
+    """The model class that a field holds: itself, optionally, or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(model_of, get_args(annotation))), None)

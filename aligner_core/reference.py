@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from aligner_core.configuration import model_of
 from aligner_core.profile import Profile
-from aligner_core.recipe import Recipe, Role, Shape
+from aligner_core.recipe import DataSource, Recipe, Role, Shape
 
 HEAD = """# Recipe and profile keys
 
@@ -25,10 +25,11 @@ Written by `make docs` from the code that checks them; do not edit. Any key can 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Recipe: what the experiment is", Recipe),
     ("A role, where it is more than a model's id", Role),
+    ("A data source, where it is more than a name", DataSource),
     ("The shape of a model that plan does not know", Shape),
     ("Profile: where it runs", Profile),
 )
-OWN_SECTION = (Role, Shape)
+OWN_SECTION = (Role, Shape, DataSource)
 
 
 def markdown() -> str:

@@ -1,0 +1,108 @@
+"""Finding what was said before: the same words, or nearly the same.
+
+Texts are compared as sets of word 3-grams by Jaccard similarity. MinHash signatures in LSH bands (Broder 1997;
+Leskovec et al., Mining of Massive Datasets, ch. 3) propose candidates, and each is verified with the exact
+similarity: what is missed is a matter of chance, made small by the number of bands; what is found is never wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from aligner_core.records import question_key
+
+WORDS_EACH = 3
+SIGNATURE = 128
+SEED = 1
+FOUND_AT_THRESHOLD = 0.999
+# Scripts without spaces between words: each character counts as a word.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+# Other symbols are words too: 3 + 4 is another question than 3 - 4. Marks of sentences and quotations are not.
+_MARKS = ".,;:!?\"'“”‘’…"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s{_MARKS}]")
+
+
+@dataclass(frozen=True)
+class Match:
+    """`partner` was there before; exact is the same text but for case and spacing."""
+
+    reason: Literal["exact", "near-duplicate"]
+    partner: str
+    similarity: float
+
+
+def words(text: str) -> list[str]:
+    """The words and symbols of a text, without case and sentence marks; of a text that has none, its marks."""
+    return _WORD.findall(text.lower()) or text.split()
+
+
+def shingles(spoken: list[str], size: int = WORDS_EACH) -> frozenset[str]:
+    """All runs of `size` words; of a shorter text, all its words as one."""
+    return frozenset(" ".join(spoken[start : start + size]) for start in range(max(1, len(spoken) - size + 1)))
+
+
+def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
+    """Size of the intersection over size of the union, in [0, 1]."""
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)
+
+
+def rows_per_band(threshold: float) -> int:
+    """The most rows of a band (fewest candidates) with which a pair at the threshold is still found.
+
+    A pair of similarity s shares at least one of b bands of r rows with probability 1 - (1 - s^r)^b.
+    """
+    for rows in (16, 8, 4, 2):
+        if 1 - (1 - threshold**rows) ** (SIGNATURE // rows) >= FOUND_AT_THRESHOLD:
+            return rows
+    return 1
+
+
+class DuplicateIndex:
+    """Texts seen so far, asked whether a further one is among them. Memory: about 4 KB a text at threshold 0.8."""
+
+    def __init__(self, threshold: float) -> None:
+        from rensa import RMinHashLSH
+
+        self.threshold = threshold
+        self._bands = RMinHashLSH(threshold, SIGNATURE, SIGNATURE // rows_per_band(threshold))
+        self._names: list[str] = []
+        self._spoken: list[str] = []
+        self._exact: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, name: str, text: str) -> None:
+        """Remember a text."""
+        spoken = words(text)
+        self._exact.setdefault(question_key(text), len(self._names))
+        self._bands.insert(len(self._names), _signature(shingles(spoken)))
+        self._names.append(name)
+        self._spoken.append(" ".join(spoken))
+
+    def match(self, text: str) -> Match | None:
+        """The most similar text that was added and reaches the threshold; the earliest of equals."""
+        exact = self._exact.get(question_key(text))
+        if exact is not None:
+            return Match("exact", self._names[exact], 1.0)
+        runs = shingles(words(text))
+        candidates = sorted(self._bands.query(_signature(runs)))
+        similarity, place = max(((self._similarity(runs, place), -place) for place in candidates), default=(0.0, 0))
+        if not candidates or similarity < self.threshold:
+            return None
+        return Match("near-duplicate", self._names[-place], similarity)
+
+    def _similarity(self, runs: frozenset[str], place: int) -> float:
+        return jaccard(runs, shingles(self._spoken[place].split(" ")))
+
+
+def _signature(runs: Iterable[str]) -> object:
+    from rensa import RMinHash
+
+    signature = RMinHash(SIGNATURE, SEED)
+    signature.update(list(runs))
+    return signature
