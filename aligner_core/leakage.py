@@ -7,11 +7,12 @@ question in few words has no 8-gram and is compared by its likeness alone.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from aligner_core.near_duplicates import DuplicateIndex, shingles, words
+from aligner_core.files import digest
+from aligner_core.near_duplicates import DuplicateIndex, fingerprint, shingles
 from aligner_core.records import Question
 
 QUOTED_WORDS = 8
@@ -33,17 +34,37 @@ class EvaluationQuestions:
         self._alike = DuplicateIndex(jaccard)
         self._quoted = QuotedTexts(overlap)
         for record in evaluation:
-            self._alike.add(record.id, record.asked)
-            self._quoted.add(record.id, record.asked)
+            text = fingerprint(record.asked)
+            self._alike.add(record.id, text)
+            self._quoted.add(record.id, text.spoken)
         self._quoted.finish()
 
     def leak(self, asked: str) -> Leak | None:
         """The evaluation question that this one gives away; None if there is none."""
-        if match := self._alike.match(asked):
+        text = fingerprint(asked)
+        if match := self._alike.match(text):
             return Leak(match.reason, match.partner, match.similarity)
-        if quoted := self._quoted.match(asked):
+        if quoted := self._quoted.match(text.spoken):
             return Leak("overlap", *quoted)
         return None
+
+
+class LeakageSieve:
+    """Lets a record through if it gives no evaluation question away."""
+
+    def __init__(self, evaluation: Sequence[Question], jaccard: float, overlap: float) -> None:
+        content = digest([[record.id, record.asked] for record in evaluation])
+        self.settings = {
+            "sieve": "leakage", "version": 1, "jaccard": jaccard, "overlap": overlap, "evaluation": content,
+        }  # fmt: skip
+        self._held_out = EvaluationQuestions(evaluation, jaccard, overlap)
+
+    def sift(self, record: Question) -> Mapping[str, Any] | None:
+        leak = self._held_out.leak(record.asked)
+        return asdict(leak) if leak else None
+
+    def remember(self, record: Question) -> None:
+        """Records do not depend on each other."""
 
 
 class QuotedTexts:
@@ -60,8 +81,7 @@ class QuotedTexts:
         self._runs: list[frozenset[str]] = []
         self._places: dict[str, list[int]] = defaultdict(list)
 
-    def add(self, name: str, text: str) -> None:
-        spoken = words(text)
+    def add(self, name: str, spoken: list[str]) -> None:
         if len(spoken) >= QUOTED_WORDS:
             self._names.append(name)
             self._runs.append(shingles(spoken, QUOTED_WORDS))
@@ -74,9 +94,9 @@ class QuotedTexts:
             for run in rarest[: len(runs) - self._needed(runs) + 1]:
                 self._places[run].append(place)
 
-    def match(self, text: str) -> tuple[str, float] | None:
+    def match(self, spoken: list[str]) -> tuple[str, float] | None:
         """Name and share of the text that is quoted most; the earliest of equals."""
-        there = shingles(words(text), QUOTED_WORDS)
+        there = shingles(spoken, QUOTED_WORDS)
         candidates = {place for run in there for place in self._places.get(run, ())}
         shares = [(len(self._runs[place] & there) / len(self._runs[place]), -place) for place in candidates]
         share, place = max(shares, default=(0.0, 0))

@@ -8,11 +8,14 @@ similarity: what is missed is a matter of chance, made small by the number of ba
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from aligner_core.records import question_key
+from aligner_core.records import Question, question_key
+
+if TYPE_CHECKING:
+    from rensa import RMinHash
 
 WORDS_EACH = 3
 SIGNATURE = 128
@@ -61,6 +64,26 @@ def rows_per_band(threshold: float) -> int:
     return 1
 
 
+@dataclass(frozen=True)
+class Fingerprint:
+    """A text, ready to be compared: the hash of its words with all marks, its words, and its MinHash signature."""
+
+    key: str
+    spoken: list[str]
+    runs: frozenset[str]
+    signature: RMinHash
+
+
+def fingerprint(text: str) -> Fingerprint:
+    from rensa import RMinHash
+
+    spoken = words(text)
+    runs = shingles(spoken)
+    signature = RMinHash(SIGNATURE, SEED)
+    signature.update(list(runs))
+    return Fingerprint(question_key(text), spoken, runs, signature)
+
+
 class DuplicateIndex:
     """Texts seen so far, asked whether a further one is among them. Memory: about 4 KB a text at threshold 0.8."""
 
@@ -73,25 +96,19 @@ class DuplicateIndex:
         self._spoken: list[str] = []
         self._exact: dict[str, int] = {}
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def add(self, name: str, text: str) -> None:
-        """Remember a text."""
-        spoken = words(text)
-        self._exact.setdefault(question_key(text), len(self._names))
-        self._bands.insert(len(self._names), _signature(shingles(spoken)))
+    def add(self, name: str, text: Fingerprint) -> None:
+        self._exact.setdefault(text.key, len(self._names))
+        self._bands.insert(len(self._names), text.signature)
         self._names.append(name)
-        self._spoken.append(" ".join(spoken))
+        self._spoken.append(" ".join(text.spoken))
 
-    def match(self, text: str) -> Match | None:
+    def match(self, text: Fingerprint) -> Match | None:
         """The most similar text that was added and reaches the threshold; the earliest of equals."""
-        exact = self._exact.get(question_key(text))
+        exact = self._exact.get(text.key)
         if exact is not None:
             return Match("exact", self._names[exact], 1.0)
-        runs = shingles(words(text))
-        candidates = sorted(self._bands.query(_signature(runs)))
-        similarity, place = max(((self._similarity(runs, place), -place) for place in candidates), default=(0.0, 0))
+        candidates = self._bands.query(text.signature)
+        similarity, place = max(((self._similarity(text.runs, place), -place) for place in candidates), default=(0, 0))
         if not candidates or similarity < self.threshold:
             return None
         return Match("near-duplicate", self._names[-place], similarity)
@@ -100,9 +117,30 @@ class DuplicateIndex:
         return jaccard(runs, shingles(self._spoken[place].split(" ")))
 
 
-def _signature(runs: Iterable[str]) -> object:
-    from rensa import RMinHash
+class DuplicateSieve:
+    """Lets a record through if nothing before it said the same, or nearly."""
 
-    signature = RMinHash(SIGNATURE, SEED)
-    signature.update(list(runs))
-    return signature
+    def __init__(self, threshold: float, by: Literal["question", "record"]) -> None:
+        self.settings = {"sieve": "duplicates", "version": 1, "threshold": threshold, "by": by}
+        self._index = DuplicateIndex(threshold)
+        self._text = asked if by == "question" else whole
+
+    def sift(self, record: Question) -> Mapping[str, Any] | None:
+        text = fingerprint(self._text(record))
+        if match := self._index.match(text):
+            return asdict(match)
+        self._index.add(record.id, text)
+        return None
+
+    def remember(self, record: Question) -> None:
+        self._index.add(record.id, fingerprint(self._text(record)))
+
+
+def asked(record: Question) -> str:
+    return record.asked
+
+
+def whole(record: Question) -> str:
+    """Question, answer and correction, whatever of them there is."""
+    row = record.row()
+    return "\n".join([record.asked, *(str(row[key]) for key in ("answer", "correction") if key in row)])

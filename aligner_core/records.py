@@ -152,7 +152,7 @@ def check_records(
         try:
             record = kind.model_validate(normalised(value, columns or {}))
         except ValidationError as error:
-            reading.rejected.append(Rejected(where, value, [_problem(where, detail) for detail in error.errors()]))
+            reading.rejected.append(Rejected(where, value, schema_problems(where, error)))
             continue
         if not record.id:
             record.id = record.derived_id()
@@ -193,6 +193,11 @@ def kind_of(path: Path, columns: Mapping[str, str]) -> type[Question]:
     rows = (normalised(value, columns) for _, value in read_rows(path))
     keys = {key for row in rows if isinstance(row, dict) for key in row}
     return Correction if "correction" in keys else Answer if "answer" in keys else Question
+
+
+def schema_problems(where: str, error: ValidationError) -> list[Problem]:
+    """What is wrong with a row, one problem per fault."""
+    return [_problem(where, detail) for detail in error.errors()]
 
 
 def _problem(where: str, detail: Any) -> Problem:

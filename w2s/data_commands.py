@@ -112,9 +112,12 @@ def stats(
 ) -> None:
     """Describe data sets: counts, lengths, copy rate, edit ratios, and the same per category and upstream.
 
+    What dedup and leakage made is shown with the flow of records through them.
+
     With --model also lengths in tokens, and a histogram of whole training examples under --template.
     """
     from aligner_core.data_check import check_tokens
+    from aligner_core.data_flow import read_flow
     from aligner_core.data_statistics import data_statistics
     from aligner_core.templates import correction_template, literal_ids
     from aligner_core.text_tables import histogram
@@ -128,6 +131,7 @@ def stats(
             raise UserError(shortened(reading.problems, source))
         count = (lambda text: len(literal_ids(tokenizer, text))) if tokenizer else None
         report = {"source": source, "kind": found, **data_statistics(reading.records, count)}
+        report["flow"] = read_flow(source_file(data_source(source, "SOURCE").location))
         if tokenizer:
             layout = correction_template(template)
             report["examples"] = histogram(check_tokens(reading.records, tokenizer, layout, None, source).tokens)
@@ -160,14 +164,19 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 def _read(source: str, kind: str | None, columns: tuple[str, ...]) -> tuple[Reading[Question], str]:
     """The records of a source and the name of their kind."""
-    names = dict(_column(item) for item in columns)
+    names = renames(columns)
     location = data_source(source, "SOURCE").location
     found = KINDS[kind] if kind else kind_of(source_file(location), names)
     return read_source(location, found, names), next(name for name, value in KINDS.items() if value is found)
 
 
-def _column(item: str) -> tuple[str, str]:
-    theirs, equals, ours = item.partition("=")
-    if not (theirs and equals and ours):
-        raise UserError(Problem(f"--columns {item}", "is not THEIRS=OURS", "write --columns prompt=question"))
-    return theirs, ours
+def renames(columns: tuple[str, ...]) -> dict[str, str]:
+    """`--columns` as a mapping."""
+    pairs = [item.partition("=") for item in columns]
+    problems = [
+        Problem(f"--columns {''.join(pair)}", "is not THEIRS=OURS", "write --columns prompt=question")
+        for pair in pairs if not all(pair)
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems)
+    return {theirs: ours for theirs, _, ours in pairs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aligner_core.data_flow import render_flow
 from aligner_core.text_tables import text_histogram, text_table
 
 MOST_GROUPS = 20
@@ -42,6 +43,8 @@ def stats_text(report: dict[str, Any]) -> str:
         parts += ["", _group_table(name, groups)]
     if "examples" in report:
         parts += ["", "tokens of a whole example", text_histogram(report["examples"])]
+    if report["flow"]:
+        parts += ["", "how it came about", render_flow(report["flow"])]
     return "\n".join(parts)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_core.leakage import EvaluationQuestions, Leak, QuotedTexts
-from aligner_core.near_duplicates import DuplicateIndex, jaccard, rows_per_band, shingles, words
+from aligner_core.near_duplicates import DuplicateIndex, fingerprint, jaccard, rows_per_band, shingles, words
 from aligner_core.records import Question
 
 SPOKEN = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=15)
@@ -46,9 +46,9 @@ def test_words_leave_out_case_and_sentence_marks_alone(text: str, expected: list
 @given(st.text(min_size=1).filter(lambda text: bool(text.strip())))
 def test_any_text_is_found_again_exactly(text: str) -> None:
     index = DuplicateIndex(0.8)
-    index.add("first", text)
-    index.add("second", text)
-    match = index.match(f"  {text} ")
+    index.add("first", fingerprint(text))
+    index.add("second", fingerprint(text))
+    match = index.match(fingerprint(f"  {text} "))
     assert match is not None
     assert match.partner == "first"
 
@@ -77,8 +77,8 @@ def test_what_reaches_the_threshold_is_found_and_nothing_below_it(changes: int) 
     pairs = variants(300, changes, seed=changes)
     index = DuplicateIndex(0.7)
     for place, (text, _, _) in enumerate(pairs):
-        index.add(str(place), text)
-    found = [index.match(changed) for _, changed, _ in pairs]
+        index.add(str(place), fingerprint(text))
+    found = [index.match(fingerprint(changed)) for _, changed, _ in pairs]
     for place, (match, (_, _, similarity)) in enumerate(zip(found, pairs, strict=True)):
         if match:
             assert (match.partner, match.similarity) == (str(place), pytest.approx(similarity))
@@ -89,9 +89,9 @@ def test_what_reaches_the_threshold_is_found_and_nothing_below_it(changes: int) 
 
 def test_the_most_similar_of_several_is_the_partner() -> None:
     index = DuplicateIndex(0.3)
-    index.add("far", "one two three four five six seven eight x y z")
-    index.add("near", "one two three four five six seven eight nine ten x")
-    match = index.match("one two three four five six seven eight nine ten")
+    index.add("far", fingerprint("one two three four five six seven eight x y z"))
+    index.add("near", fingerprint("one two three four five six seven eight nine ten x"))
+    match = index.match(fingerprint("one two three four five six seven eight nine ten"))
     assert match is not None
     assert match.partner == "near"
 
@@ -103,13 +103,13 @@ def test_every_quotation_is_found_as_by_comparing_with_all(
 ) -> None:
     quoted = QuotedTexts(overlap)
     for place, spoken in enumerate(texts):
-        quoted.add(str(place), " ".join(spoken))
+        quoted.add(str(place), spoken)
     quoted.finish()
     runs = shingles(there, 8)
     shares = [len(shingles(spoken, 8) & runs) / len(shingles(spoken, 8)) for spoken in texts]
     most = max(shares)
     expected = (str(shares.index(most)), most) if most >= overlap else None
-    assert quoted.match(" ".join(there)) == expected
+    assert quoted.match(there) == expected
 
 
 ASKED = "How long should I boil an egg if I want the yolk to be just barely runny?"
