@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from aligner_core.records import Question, question_key
 
@@ -21,6 +24,9 @@ WORDS_EACH = 3
 SIGNATURE = 128
 SEED = 1
 FOUND_AT_THRESHOLD = 0.999
+FEW = 32
+REMEMBERED = 16_384
+MARGIN = 3.0  # standard deviations of a signature's estimate
 # Scripts without spaces between words: each character counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # Other symbols are words too: 3 + 4 is another question than 3 - 4. Marks of sentences and quotations are not.
@@ -95,10 +101,15 @@ class DuplicateIndex:
         self._names: list[str] = []
         self._spoken: list[str] = []
         self._exact: dict[str, int] = {}
+        self._runs = lru_cache(REMEMBERED)(self._runs_again)  # all sets at once would take ten times the memory
+        self._signatures = np.empty((1024, SIGNATURE), dtype=np.uint32)
 
     def add(self, name: str, text: Fingerprint) -> None:
         self._exact.setdefault(text.key, len(self._names))
         self._bands.insert(len(self._names), text.signature)
+        if len(self._names) == len(self._signatures):
+            self._signatures = np.concatenate([self._signatures, np.empty_like(self._signatures)])
+        self._signatures[len(self._names)] = text.signature.digest()
         self._names.append(name)
         self._spoken.append(" ".join(text.spoken))
 
@@ -107,14 +118,28 @@ class DuplicateIndex:
         exact = self._exact.get(text.key)
         if exact is not None:
             return Match("exact", self._names[exact], 1.0)
-        candidates = self._bands.query(text.signature)
+        candidates = self._likely(text.signature)
         similarity, place = max(((self._similarity(text.runs, place), -place) for place in candidates), default=(0, 0))
         if not candidates or similarity < self.threshold:
             return None
         return Match("near-duplicate", self._names[-place], similarity)
 
+    def _likely(self, signature: RMinHash) -> list[int]:
+        """Candidates worth an exact look. Texts around one instruction are thousands; most differ by signature."""
+        candidates: list[int] = self._bands.query(signature)
+        if len(candidates) <= FEW:
+            return candidates
+        places = np.asarray(candidates)
+        agreement = (self._signatures[places] == np.asarray(signature.digest(), dtype=np.uint32)).mean(axis=1)
+        least = self.threshold - MARGIN * (self.threshold * (1 - self.threshold) / SIGNATURE) ** 0.5
+        likely: list[int] = places[agreement >= least].tolist()
+        return likely
+
     def _similarity(self, runs: frozenset[str], place: int) -> float:
-        return jaccard(runs, shingles(self._spoken[place].split(" ")))
+        return jaccard(runs, self._runs(place))
+
+    def _runs_again(self, place: int) -> frozenset[str]:
+        return shingles(self._spoken[place].split(" "))
 
 
 class DuplicateSieve:

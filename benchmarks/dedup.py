@@ -80,7 +80,7 @@ def plant(folder: Path, records: int) -> tuple[dict[str, Planted], dict[str, Pla
     """Write train.jsonl and evaluation.jsonl; what is planted for dedup and for leakage, by id."""
     writer = Writer(1)
     evaluation = {f"e{number}": writer.text(15, 60) for number in range(EVALUATION)}
-    texts = {f"t{number}": writer.text() for number in range(int(records * 0.8))}
+    texts = {f"t{number}": writer.text() for number in range(int(records * 0.825))}
     originals = list(texts)
     repeats: dict[str, Planted] = {}
     leaks: dict[str, Planted] = {}

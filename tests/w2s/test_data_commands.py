@@ -95,3 +95,61 @@ def test_statistics_of_a_faulty_file_are_refused(tmp_path: Path) -> None:
     result = w2s_data("stats", data_file(tmp_path, {"question": " "}))
     assert result.exit_code == 2
     assert 'field "question": is empty' in result.stderr
+
+
+REPEATED = [
+    {"id": "a", "question": "How long should I boil an egg if I want the yolk to be just barely runny?"},
+    {"id": "b", "question": "how long should I boil an egg if I want the yolk to be just barely  runny?"},
+    {"id": "c", "question": "How long should I boil an egg if I want the yolk to be just barely soft?"},
+    {"id": "d", "question": "What is rain?"},
+]
+
+
+def test_repeats_and_leaks_are_dropped_with_reasons_and_the_flow_is_carried_on(tmp_path: Path) -> None:
+    source, once, clean = data_file(tmp_path, *REPEATED), tmp_path / "once.jsonl", tmp_path / "clean.jsonl"
+    result = w2s_data("dedup", source, "-o", once)
+    assert result.exit_code == 0, result.output
+    dropped = [json.loads(line)["dropped"] for line in (tmp_path / "once.dropped.jsonl").read_text().splitlines()]
+    assert [(why["reason"], why["partner"]) for why in dropped] == [("exact", "a"), ("near-duplicate", "a")]
+    held_out = data_file(tmp_path, {"id": "e", "question": "WHAT is rain?"}, name="eval.jsonl")
+    result = w2s_data("leakage", once, "--against", held_out, "--against", "embedded:eval", "-o", clean)
+    assert result.exit_code == 0, result.output
+    assert [line.split() for line in clean.read_text().splitlines()] == [json.dumps(REPEATED[0]).split()]
+    flow = [
+        line.split("  ")[0] for line in w2s_data("stats", clean).stdout.split("how it came about\n")[1].splitlines()
+    ]
+    assert flow == [
+        "read", "- dedup: exact", "- dedup: near-duplicate", "after dedup", "- leakage: exact", "after leakage",
+    ]  # fmt: skip
+
+
+def test_a_data_set_that_was_changed_since_has_no_flow(tmp_path: Path) -> None:
+    once = tmp_path / "once.jsonl"
+    assert w2s_data("dedup", data_file(tmp_path, *REPEATED), "-o", once).exit_code == 0
+    once.write_text(once.read_text() + json.dumps({"question": "New?"}) + "\n")
+    assert "how it came about" not in w2s_data("stats", once).stdout
+
+
+def test_counts_for_machines_are_one_json_object(tmp_path: Path) -> None:
+    result = w2s_data("dedup", data_file(tmp_path, *REPEATED), "-o", tmp_path / "once.jsonl", "--json")
+    assert json.loads(result.stdout) == {
+        "step": "dedup", "read": 4, "kept": 2, "dropped": {"exact": 1, "near-duplicate": 1},
+    }  # fmt: skip
+
+
+def test_the_source_is_never_written_over_and_faults_stop_the_command(tmp_path: Path) -> None:
+    source = data_file(tmp_path, *REPEATED, {"question": ""})
+    assert "is the source itself" in w2s_data("dedup", source, "-o", source).stderr
+    assert "is not a .jsonl file" in w2s_data("dedup", source, "-o", tmp_path / "once.csv").stderr
+    result = w2s_data("dedup", source, "-o", tmp_path / "once.jsonl")
+    assert result.exit_code == 2
+    assert f"{source}:5" in result.stderr
+    assert w2s_data("leakage", "embedded:eval", "--against", source, "-o", tmp_path / "clean.jsonl").exit_code == 2
+    assert not (tmp_path / "once.jsonl").exists()
+
+
+def test_no_question_of_the_embedded_data_gives_an_evaluated_one_away(tmp_path: Path) -> None:
+    for source in ("embedded:corrections", "embedded:queries"):
+        out = tmp_path / "clean.jsonl"
+        result = w2s_data("leakage", source, "--against", "embedded:eval", "-o", out, "--json")
+        assert json.loads(result.stdout)["dropped"] == {}
