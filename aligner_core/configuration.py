@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
-import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -207,7 +206,7 @@ def _model_at(kind: type[BaseModel], location: Sequence[str]) -> type[BaseModel]
     options: list[type[BaseModel]] = [kind]
     for key in location:
         of_kind = [option for option in options if key in _kinds(option)]
-        if of_kind or key.isdigit():
+        if of_kind or key.isdecimal():  # a kind, or an element of a list
             options = of_kind or options
             continue
         field = options[0].model_fields.get(key)
@@ -229,8 +228,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def model_of(annotation: Any) -> type[BaseModel] | None:
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    for option in options:
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None
+    """The model class that a field holds: itself, optionally, or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(model_of, get_args(annotation))), None)

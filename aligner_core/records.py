@@ -1,18 +1,20 @@
 """The records that pass between stages, and the strict reader for files from outside.
 
-JSON Lines is the native form; the published Q-A-C sets are JSON lists and are read as well. Unknown keys are kept.
+JSON Lines is the native form; JSON lists (the published Q-A-C sets) and Parquet are read too. Unknown keys are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from aligner_core.data_files import read_rows
 from aligner_core.errors import Problem, UserError
 
 MAX_CHARACTERS = 50_000
@@ -32,8 +34,17 @@ class Turn(BaseModel):
     """One earlier message of a conversation."""
 
     model_config = ConfigDict(extra="forbid")
-    role: str
+    role: Literal["system", "user", "assistant"]
     content: Text
+
+
+def _alternates(history: list[Turn]) -> list[Turn]:
+    """Chat templates take a system turn first, then user and assistant in turns; the question comes after."""
+    roles = [turn.role for turn in history]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    if spoken != ["user", "assistant"] * (len(spoken) // 2):
+        raise ValueError("must alternate user and assistant (after a system turn, if any) and end with assistant")
+    return history
 
 
 class Question(BaseModel):
@@ -42,7 +53,12 @@ class Question(BaseModel):
     model_config = ConfigDict(extra="allow")
     id: str = ""
     question: Text
-    history: list[Turn] | None = None
+    history: Annotated[list[Turn], AfterValidator(_alternates)] | None = None
+
+    @property
+    def asked(self) -> str:
+        """All that was said up to and with the question: what the same question in two conversations differs by."""
+        return "\n".join([*(turn.content for turn in self.history or ()), self.question])
 
     def derived_id(self) -> str:
         """A stable id for files that carry none: the hash of all that the record says."""
@@ -75,6 +91,31 @@ def question_key(question: str) -> str:
     return hashlib.sha256(" ".join(question.lower().split()).encode()).hexdigest()
 
 
+@dataclass
+class Rejected:
+    """A row that is no record: `where` is file and line, `value` what stood there (None if it was not even JSON)."""
+
+    where: str
+    value: Any
+    problems: list[Problem]
+
+
+@dataclass
+class Reading(Generic[Record]):
+    """What a file holds: its good records, and the rows that are none."""
+
+    source: str
+    records: list[Record] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[Problem]:
+        found = [problem for row in self.rejected for problem in row.problems]
+        if not self.records and not found:
+            return [Problem(self.source, "holds no record", "name a file with at least one record")]
+        return found
+
+
 def read_records(path: Path, kind: type[Record], columns: Mapping[str, str] | None = None) -> list[Record]:
     """Read and check a whole file; every problem names file and line, and none is dropped silently.
 
@@ -84,72 +125,79 @@ def read_records(path: Path, kind: type[Record], columns: Mapping[str, str] | No
     Raises:
         UserError: with up to 20 problems: not UTF-8, bad JSON, missing or blank or over-long fields, duplicate ids.
     """
-    records: list[Record] = []
-    problems: list[Problem] = []
+    reading = check_records(path, kind, columns)
+    if reading.problems:
+        raise UserError(shortened(reading.problems, str(path)))
+    return reading.records
+
+
+def check_records(
+    path: Path, kind: type[Record], columns: Mapping[str, str] | None = None, name: str | None = None
+) -> Reading[Record]:
+    """Like `read_records`, but rows that are no records are returned beside the good ones.
+
+    Args:
+        name: what to call the file in problems, if not by its path.
+
+    Raises:
+        UserError: only if the file as a whole cannot be read.
+    """
+    reading: Reading[Record] = Reading(name or str(path))
     first_line: dict[str, int] = {}
-    for line, value in _parse(path, problems):
-        where = f"{path}:{line}"
-        if columns and isinstance(value, dict):
-            value = {columns.get(key, key): item for key, item in value.items()}
+    for line, value in read_rows(path):
+        where = f"{reading.source}:{line}"
+        if isinstance(value, Problem):
+            reading.rejected.append(Rejected(where, None, [value]))
+            continue
         try:
-            record = kind.model_validate(value)
+            record = kind.model_validate(normalised(value, columns or {}))
         except ValidationError as error:
-            problems += [_problem(where, detail) for detail in error.errors()]
+            reading.rejected.append(Rejected(where, value, schema_problems(where, error)))
             continue
         if not record.id:
             record.id = record.derived_id()
         if record.id in first_line:
             what = f'id "{record.id}" was already used in line {first_line[record.id]}'
-            problems.append(Problem(where, what, "give each record its own id, or remove the repeated record"))
+            problem = Problem(where, what, "give each record its own id, or remove the repeated record")
+            reading.rejected.append(Rejected(where, value, [problem]))
             continue
         first_line[record.id] = line
-        records.append(record)
-    if not records and not problems:
-        problems.append(Problem(str(path), "holds no record", "name a file with at least one record"))
-    if problems:
-        raise UserError(_shortened(problems, path))
-    return records
+        reading.records.append(record)
+    return reading
 
 
-def _parse(path: Path, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, JSON value); for a JSON list the number counts the elements."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(Problem(str(path), error.strerror or "cannot be read", "check the path")) from error
-    if path.suffix == ".json":
-        yield from _parse_list(path, content)
-        return
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            what = f"is not UTF-8 (byte {error.start + 1} of the line)"
-            problems.append(Problem(f"{path}:{number}", what, "save the file as UTF-8"))
-        except (ValueError, RecursionError) as error:
-            what = f"is not JSON: {_json_fault(error)}"
-            problems.append(Problem(f"{path}:{number}", what, "write one JSON object per line"))
+def normalised(value: Any, columns: Mapping[str, str]) -> Any:
+    """A row under our names; a renamed column takes the place of one that has that name already.
+
+    A conversation in the usual chat form (`messages`) becomes history, question and, if the assistant has the last
+    word, answer.
+    """
+    if not isinstance(value, dict):
+        return value
+    row = {key: item for key, item in value.items() if key not in columns}
+    row |= {columns[key]: item for key, item in value.items() if key in columns}
+    messages = row.get("messages")
+    if "question" in row or not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):
+        return row
+    del row["messages"]
+    turns = list(messages)
+    if turns and turns[-1].get("role") == "assistant":
+        row.setdefault("answer", turns.pop().get("content"))
+    if turns and turns[-1].get("role") == "user":
+        row["question"] = turns.pop().get("content")
+    return {**row, "history": turns} if turns else row
 
 
-def _parse_list(path: Path, content: bytes) -> Iterator[tuple[int, Any]]:
-    try:
-        values = json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(Problem(str(path), "is not UTF-8", "save the file as UTF-8")) from error
-    except (ValueError, RecursionError) as error:
-        where = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
-        raise UserError(Problem(where, f"is not JSON: {_json_fault(error)}", "write a JSON list")) from error
-    if not isinstance(values, list):
-        raise UserError(Problem(str(path), "is not a list", "write a JSON list of objects, or JSON Lines as .jsonl"))
-    yield from enumerate(values, 1)
+def kind_of(path: Path, columns: Mapping[str, str]) -> type[Question]:
+    """What a file holds, by the fields that any of its rows has."""
+    rows = (normalised(value, columns) for _, value in read_rows(path))
+    keys = {key for row in rows if isinstance(row, dict) for key in row}
+    return Correction if "correction" in keys else Answer if "answer" in keys else Question
 
 
-def _json_fault(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at line {error.lineno}, column {error.colno}"
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+def schema_problems(where: str, error: ValidationError) -> list[Problem]:
+    """What is wrong with a row, one problem per fault."""
+    return [_problem(where, detail) for detail in error.errors()]
 
 
 def _problem(where: str, detail: Any) -> Problem:
@@ -163,11 +211,12 @@ def _problem(where: str, detail: Any) -> Problem:
     if not key:
         return Problem(where, "is not a JSON object", "write one JSON object per line")
     message = detail["msg"].removeprefix("Value error, ")
-    return Problem(where, f'field "{key}": {message}', "write text there, or remove the record")
+    fix = "mend the conversation" if key.startswith("history") else "write text there"
+    return Problem(where, f'field "{key}": {message}', f"{fix}, or remove the record")
 
 
-def _shortened(problems: Sequence[Problem], path: Path) -> list[Problem]:
+def shortened(problems: Sequence[Problem], where: str) -> list[Problem]:
     shown = list(problems[:MAX_PROBLEMS])
     if len(problems) > MAX_PROBLEMS:
-        shown.append(Problem(str(path), f"and {len(problems) - MAX_PROBLEMS} problems more"))
+        shown.append(Problem(where, f"and {len(problems) - MAX_PROBLEMS} problems more"))
     return shown

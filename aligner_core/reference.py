@@ -18,6 +18,7 @@ from aligner_core.profile import Profile
 from aligner_core.recipe import (
     AlignerCorrector,
     BestOfCorrector,
+    DataSource,
     GateCorrector,
     PromptedCorrector,
     Recipe,
@@ -41,10 +42,11 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A corrector of kind best_of", BestOfCorrector),
     ("A corrector of kind gate", GateCorrector),
     ("A role, where it is more than a model's id", Role),
+    ("A data source, where it is more than a name", DataSource),
     ("The shape of a model that plan does not know", Shape),
     ("Profile: where it runs", Profile),
 )
-OWN_SECTION = (Role, Shape, AlignerCorrector)
+OWN_SECTION = (Role, Shape, DataSource, AlignerCorrector)
 
 
 def markdown() -> str:

@@ -25,6 +25,7 @@ from aligner_core.data_sources import EMBEDDED
 from aligner_core.embedded_models import local_folder
 from aligner_core.files import write_json, write_jsonl
 from aligner_core.launch import launch_command, launch_environment
+from aligner_core.mixing import by_hash
 from aligner_core.model_ids import ALL_LAYERS, MINIMUM_LAYERS
 from aligner_core.profile import Profile
 from aligner_core.recipe import Training
@@ -32,7 +33,6 @@ from aligner_core.records import Correction, Question, read_records
 from aligner_core.scorer import pad_right
 from aligner_core.tasks.train import TrainToAnswer
 from aligner_core.templates import conversation, prompt_ids, target_ids
-from w2s.prepare import by_hash
 
 MODEL = "embedded:smollm2-135m-instruct"
 TRAINING = Training(epochs=1, learning_rate=1e-4, global_batch=16, lr_warmup=0.1, max_length=512)

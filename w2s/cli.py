@@ -12,6 +12,8 @@ from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
 from aligner_core.errors import Problem, UserError
 from aligner_core.recipe import Recipe
 from w2s.correct import correct
+from w2s.data_cleaning import dedup, leakage
+from w2s.data_commands import data
 from w2s.pipeline import build
 
 
@@ -22,6 +24,9 @@ def main() -> None:
 
 add_experiment_commands(main, build, Recipe)
 main.add_command(correct)
+main.add_command(data)
+data.add_command(dedup)
+data.add_command(leakage)
 
 
 @main.group()

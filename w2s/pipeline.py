@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from aligner_core.correctors.parts import Slot, bare, describe, slots
 from aligner_core.data_sources import Size, data_source, size_of
 from aligner_core.errors import Problem, UserError
+from aligner_core.mixing import mixed_counts
 from aligner_core.model_ids import model_identity, parse_endpoint
 from aligner_core.profile import Profile
-from aligner_core.recipe import Generation, Recipe, Role, Shape, Training, WarmUp
+from aligner_core.recipe import PARTS, Data, Generation, Part, Recipe, Role, Shape, Training, WarmUp
 from aligner_core.shapes import shape_of
 from aligner_core.stages import Artifact, Source, Stage, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
 from aligner_core.tasks.score import ScoreAnswers, TrainScorer
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
-from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData
+from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData, SourceUse
 from w2s.weak_labels import LABELS, SelectWeakLabels
 
 INSTRUCTION_TOKENS = 40
@@ -53,21 +54,31 @@ def build(recipe: Recipe, profile: Profile) -> list[Stage]:
 
 
 def planned_sizes(recipe: Recipe) -> Sizes:
-    data, limits, expected = recipe.data, recipe.data.limits, recipe.data.expected
-    corrections = size_of(data.corrections) or Size(
-        expected.corrections, expected.question_tokens, expected.answer_tokens
-    )
-    evaluation = size_of(data.evaluation)
-    queries = size_of(data.queries) if data.queries else None
+    data, limits = recipe.data, recipe.data.limits
+    corrections = _mixed_size(data, "corrections", data.expected.corrections)
+    evaluation = _mixed_size(data, "evaluation", data.expected.evaluation).records
+    queries = _mixed_size(data, "queries", 0).records if data.queries else 0
     weak = round(corrections.records * data.weak_share)
     return Sizes(
         weak=min(weak, limits.corrections or weak),
         strong=min(corrections.records - weak, limits.weak_labels or corrections.records),
-        queries=min(queries.records, limits.queries or queries.records) if queries else 0,
-        evaluation=min(evaluation.records if evaluation else expected.evaluation, limits.evaluation or 10**9),
+        queries=min(queries, limits.queries or queries),
+        evaluation=min(evaluation, limits.evaluation or evaluation),
         question=corrections.question_tokens,
         text=min(corrections.text_tokens, recipe.generation.max_new_tokens),
     )
+
+
+def _mixed_size(data: Data, part: Part, expected: int) -> Size:
+    """Size of a part after mixing; `expected` records where a source cannot be read without a network."""
+    sources = list(data.sources(part).values())
+    unknown = Size(expected, data.expected.question_tokens, data.expected.answer_tokens)
+    sizes = [size_of(item.source, item.columns) or unknown for item in sources]
+    counts = mixed_counts([size.records for size in sizes], [item.weight for item in sources])
+    total = max(1, sum(counts))
+    question = sum(size.question_tokens * count for size, count in zip(sizes, counts, strict=True))
+    text = sum(size.text_tokens * count for size, count in zip(sizes, counts, strict=True))
+    return Size(sum(counts), round(question / total), round(text / total))
 
 
 class StageBuilder:
@@ -96,21 +107,23 @@ class StageBuilder:
                 self.shapes[name] = shape_of(role, f"roles.{name}")
             except UserError as error:
                 problems += error.problems
-        for name in ("corrections", "evaluation", "queries"):
-            location = getattr(self.recipe.data, name)
-            try:
-                if location:
-                    self.data[name] = data_source(location, f"data.{name}")
-            except UserError as error:
-                problems += error.problems
+        for part in PARTS:
+            for name, item in self.recipe.data.sources(part).items():
+                try:
+                    self.data[name] = data_source(item.source, f"data.{part}")
+                except UserError as error:
+                    problems += error.problems
         if problems:
             raise UserError(problems)
 
     def prepare(self) -> Stage:
         data = self.recipe.data
-        return Stage(
-            "data", PrepareData(weak_share=data.weak_share, limits=data.limits, columns=data.columns), self.data
-        )
+        uses = {name: SourceUse.of(item) for part in PARTS for name, item in data.sources(part).items()}
+        task = PrepareData(
+            weak_share=data.weak_share, limits=data.limits, leakage=data.leakage, sources=uses,
+            on_invalid=data.on_invalid,
+        )  # fmt: skip
+        return Stage("data", task, self.data)
 
     def part(self, name: str) -> Artifact:
         return self.prepare().output(name)

@@ -2,39 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
 
-from aligner_core.data_sources import load_records
+from pydantic import BaseModel, ConfigDict
+
+from aligner_core.data_sources import read_source
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import write_jsonl
-from aligner_core.recipe import Limits
-from aligner_core.records import Correction, Question, question_key
+from aligner_core.leakage import EvaluationQuestions
+from aligner_core.mixing import by_hash, mix
+from aligner_core.recipe import DataSource, Leakage, Limits
+from aligner_core.records import Correction, Question, Reading, question_key, shortened
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
 WEAK, STRONG, QUERIES, EVALUATION = "weak.jsonl", "strong.jsonl", "queries.jsonl", "evaluation.jsonl"
+DROPPED = "dropped.jsonl"
 Record = TypeVar("Record", bound=Question)
 
 
-class PrepareData(Task):
-    """Reads and checks everything from outside once; training questions that are also evaluated are left out."""
+class SourceUse(BaseModel):
+    """How one input is read and mixed; where it lies is no setting."""
 
-    version: ClassVar[int] = 1
-    weak_share: float
-    limits: Limits
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    weight: float | None
     columns: dict[str, str]
 
+    @classmethod
+    def of(cls, source: DataSource) -> SourceUse:
+        return cls(weight=source.weight, columns=source.columns)
+
+
+@dataclass
+class Dropped:
+    """What did not come through, each row with its part of the data, the reason, and the partner that it repeats."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, part: str, row: Mapping[str, Any], reason: str, **details: Any) -> None:
+        self.rows.append({**row, "dropped": {"part": part, "reason": reason, **details}})
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many records of each part fell for each reason."""
+        counts: dict[str, dict[str, int]] = {}
+        for row in self.rows:
+            reasons = counts.setdefault(row["dropped"]["part"], {})
+            reasons[row["dropped"]["reason"]] = reasons.get(row["dropped"]["reason"], 0) + 1
+        return counts
+
+
+class PrepareData(Task):
+    """Reads, checks and mixes everything from outside once; what gives an evaluated question away is left out."""
+
+    version: ClassVar[int] = 2
+    weak_share: float
+    limits: Limits
+    leakage: Leakage
+    sources: dict[str, SourceUse]
+    on_invalid: Literal["raise", "drop"]
+
     def run(self, stage: StageContext) -> None:
-        stage.progress.begin("reading data")
-        corrections = self._load(stage, "corrections", Correction)
-        evaluation = by_hash(self._load(stage, "evaluation", Question))
-        held_out = {question_key(row.question) for row in evaluation}
-        weak, strong = split(without(corrections, held_out), self.weak_share)
-        queries: list[Question] = []
-        if "queries" in stage.inputs:
-            labelled = held_out | {question_key(row.question) for row in corrections}
-            queries = without(self._load(stage, "queries", Question), labelled)
+        dropped = Dropped()
+        corrections = self._load(stage, "corrections", Correction, dropped)
+        evaluation = by_hash(self._load(stage, "evaluation", Question, dropped))
+        queries = self._load(stage, "queries", Question, dropped)
+        labelled = {question_key(row.asked): row.id for row in corrections}
+        stage.progress.begin("looking for evaluated questions")
+        held_out = EvaluationQuestions(evaluation, self.leakage.jaccard, self.leakage.overlap)
+        corrections = without_leaks(corrections, held_out, "corrections", dropped)
+        queries = without_labelled(without_leaks(queries, held_out, "queries", dropped), labelled, dropped)
+        if not corrections:
+            what = f"every record was left out: {dropped.counts()['corrections']}"
+            raise UserError(Problem("data.corrections", what, "evaluate other questions, or relax data.leakage"))
+        weak, strong = split(corrections, self.weak_share)
         parts: dict[str, Sequence[Question]] = {
             WEAK: by_hash(weak)[: self.limits.corrections],
             STRONG: by_hash(strong)[: self.limits.weak_labels],
@@ -46,11 +89,30 @@ class PrepareData(Task):
                 raise UserError(Problem("data.corrections", f"no record is left for {name}", f"{fix}, or add records"))
         for name, rows in parts.items():
             write_jsonl(stage.folder / name, (row.row() for row in rows))
+        write_jsonl(stage.folder / DROPPED, dropped.rows)
         stage.facts |= {name.removesuffix(".jsonl"): len(rows) for name, rows in parts.items()}
-        stage.facts["left_out_as_evaluated"] = sum(question_key(row.question) in held_out for row in corrections)
+        stage.facts["dropped"] = dropped.counts()
 
-    def _load(self, stage: StageContext, name: str, kind: type[Record]) -> list[Record]:
-        return load_records(stage.inputs[name]["location"], kind, self.columns)
+    def _load(self, stage: StageContext, part: str, kind: type[Record], dropped: Dropped) -> list[Record]:
+        """The mixed records of one part of the data; none if the recipe has no such part."""
+        names = [name for name in self.sources if name.split("-")[0] == part]
+        readings = []
+        for name in names:
+            stage.progress.begin("reading " + name)
+            readings.append(read_source(stage.inputs[name]["location"], kind, self.sources[name].columns))
+        self._raise_or_drop(readings, part, dropped)
+        weights = [self.sources[name].weight for name in names]
+        return mix([reading.records for reading in readings], weights) if readings else []
+
+    def _raise_or_drop(self, readings: Sequence[Reading[Any]], part: str, dropped: Dropped) -> None:
+        """Rows that are no records: an error, or kept apart as they stood. A source of nothing else is an error."""
+        fatal = [reading for reading in readings if self.on_invalid == "raise" or not reading.records]
+        problems = [problem for reading in fatal for problem in shortened(reading.problems, reading.source)]
+        if problems:
+            raise UserError(problems)
+        for row in (row for reading in readings for row in reading.rejected):
+            faults = [problem.what for problem in row.problems]
+            dropped.add(part, {"row": json.dumps(row.value)}, "invalid", where=row.where, faults=faults)
 
 
 def split(records: Sequence[Correction], weak_share: float) -> tuple[list[Correction], list[Correction]]:
@@ -58,15 +120,30 @@ def split(records: Sequence[Correction], weak_share: float) -> tuple[list[Correc
     weak: list[Correction] = []
     strong: list[Correction] = []
     for record in records:
-        position = int(question_key(record.question)[:12], 16) / 16**12
+        position = int(question_key(record.asked)[:12], 16) / 16**12
         (weak if position < weak_share else strong).append(record)
     return weak, strong
 
 
-def without(records: Sequence[Record], questions: set[str]) -> list[Record]:
-    return [record for record in records if question_key(record.question) not in questions]
+def without_leaks(
+    records: Sequence[Record], held_out: EvaluationQuestions, part: str, dropped: Dropped
+) -> list[Record]:
+    """The records that give no evaluation question away."""
+    kept: list[Record] = []
+    for record in records:
+        if leak := held_out.leak(record.asked):
+            dropped.add(part, record.row(), **asdict(leak))
+        else:
+            kept.append(record)
+    return kept
 
 
-def by_hash(records: Sequence[Record]) -> list[Record]:
-    """An order that depends on the questions alone, so that a limit takes an arbitrary but fixed sample."""
-    return sorted(records, key=lambda record: (question_key(record.question + "#order"), record.id))
+def without_labelled(queries: Sequence[Question], labelled: Mapping[str, str], dropped: Dropped) -> list[Question]:
+    """The further questions that have no correction already."""
+    kept: list[Question] = []
+    for record in queries:
+        if partner := labelled.get(question_key(record.asked)):
+            dropped.add("queries", record.row(), "labelled", partner=partner)
+        else:
+            kept.append(record)
+    return kept

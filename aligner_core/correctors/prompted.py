@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from aligner_core.correctors.protocol import Bench, Case, Revision
 from aligner_core.engines.protocol import Completion, Prompt
@@ -157,7 +158,7 @@ def _filled(layout: str, **values: str) -> str:
     return re.sub(r"\{(principle|wish|question|answer)\}", fill, layout)
 
 
-def _turn(role: str, content: str) -> Turn:
+def _turn(role: Literal["user", "assistant"], content: str) -> Turn:
     return Turn.model_construct(role=role, content=content)
 
 

@@ -243,7 +243,7 @@ def test_a_profile_replaces_roles_data_and_sections_and_leaves_the_rest(tmp_path
     assert merged.roles.upstream.model == "embedded:tiny-random"
     assert merged.roles.upstream.revision is None
     assert merged.roles.aligner.model == "org/weak"
-    assert merged.data.evaluation == "embedded:eval"
+    assert [item.source for item in merged.data.evaluation] == ["embedded:eval"]
     assert (merged.data.limits.evaluation, merged.data.limits.queries) == (4, 9)
     assert (merged.student.training.epochs, merged.student.training.global_batch) == (2, 2)
 
