@@ -12,11 +12,11 @@ from aligner_core.statistics import (
     Interval,
     bootstrap,
     count,
+    difference,
     mean,
-    mean_difference,
-    omega_of_outcomes,
+    omega_of_mean,
     outcomes,
-    pgr_of_means,
+    pgr,
 )
 from analysis.comparisons import meaning, pairs
 from analysis.run_data import AXES, RunData
@@ -68,7 +68,7 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
     margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(run.systems[0], axis).astype(float).std())
     outcome = outcomes(ours, theirs, margin, identical)
     interval = _bootstrap(run)
-    omega = interval(omega_of_outcomes, outcome)
+    omega = interval(omega_of_mean, outcome)
     return {
         "a": first,
         "b": second,
@@ -78,7 +78,7 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
         "omega": omega.value,
         "low": omega.low,
         "high": omega.high,
-        "difference": asdict(interval(mean_difference, ours, theirs)),
+        "difference": asdict(interval(difference, ours, theirs)),
         "identical_share": float(identical.mean()),
     }
 
@@ -87,9 +87,9 @@ def recovered_gap(run: RunData, axis: str) -> dict[str, Any]:
     """PGR and the gap it divides by; PGR is None where the gap is not above 0 beyond its interval."""
     floor, student, ceiling = (run.matrix(name, axis).astype(float) for name in ("floor", "student", "ceiling"))
     interval = _bootstrap(run)
-    gap = interval(mean_difference, ceiling, floor)
+    gap = interval(difference, ceiling, floor)
     # Without a gap there is nothing to recover, and the ratio of two noises would look like a result.
-    recovered = asdict(interval(pgr_of_means, floor, student, ceiling)) if gap.low > 0 else None
+    recovered = asdict(interval(pgr, floor, student, ceiling)) if gap.low > 0 else None
     return {"axis": axis, "gap": asdict(gap), "pgr": recovered}
 
 
