@@ -220,14 +220,15 @@ def questions_needed(effect: float, tie_share: float, power: float = 0.8, confid
     share = abs(effect) / 100
     if not 0 < share <= 1 - tie_share:
         raise ValueError(f"an omega of {effect} % cannot be with {100 * tie_share:.0f} % ties")
-    certain, likely = norm.ppf(0.5 + confidence / 2), norm.ppf(power)
+    certain, likely = float(norm.ppf(0.5 + confidence / 2)), float(norm.ppf(power))
     variance_without, variance_with = 1 - tie_share, 1 - tie_share - share**2
     return math.ceil(((certain * math.sqrt(variance_without) + likely * math.sqrt(variance_with)) / share) ** 2)
 
 
 def detectable_omega(questions: int, tie_share: float, power: float = 0.8, confidence: float = 0.95) -> float:
     """The omega in percent that so many questions tell from 0 with probability `power`; NaN where none would do."""
-    certain, likely, variance = norm.ppf(0.5 + confidence / 2), norm.ppf(power), 1 - tie_share
+    certain, likely = float(norm.ppf(0.5 + confidence / 2)), float(norm.ppf(power))
+    variance = 1 - tie_share
 
     def surplus(share: float) -> float:
         needed = certain * math.sqrt(variance) + likely * math.sqrt(variance - share**2)
