@@ -149,12 +149,15 @@ def _stored_identity(folder: Path) -> str | None:
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from analysis.results import short_p
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html.j2"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["interval"] = lambda item: f"{item['value']:.2f} [{item['low']:.2f}, {item['high']:.2f}]"
     environment.filters["duration"] = duration
+    environment.filters["short_p"] = short_p
     return environment.get_template(template).render(**values)
 
 

@@ -59,7 +59,7 @@ def results(run: RunData) -> dict[str, Any]:
 
 def describe_system(run: RunData, system: str) -> dict[str, Any]:
     """Means with intervals on both axes, similarity to the reference beside them, length, and cut answers."""
-    interval = _bootstrap(run)
+    interval = run_bootstrap(run)
     rows = run.rows(system)
     described: dict[str, Any] = {"system": system, "meaning": meaning(system)}
     for axis in [*AXES, "similarity"] if _has_similarity(run) else AXES:
@@ -76,7 +76,7 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
     identical = run.matrix(first, "text") == run.matrix(second, "text")
     margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(run.systems[0], axis).std())
     outcome = outcomes(ours, theirs, margin, identical)
-    interval, settings = _bootstrap(run), run.recipe["evaluation"]
+    interval, settings = run_bootstrap(run), run.recipe["evaluation"]
     omega = interval(omega_of_mean, outcome)
     lengths = run.matrix(first, "words"), run.matrix(second, "words")
     counts = count(outcome)
@@ -102,7 +102,7 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
 def recovered_gap(run: RunData, axis: str) -> dict[str, Any]:
     """PGR and the gap it divides by; PGR is None where the gap is not above 0 beyond its interval."""
     floor, student, ceiling = (run.matrix(name, axis) for name in ("floor", "student", "ceiling"))
-    interval = _bootstrap(run)
+    interval = run_bootstrap(run)
     gap = interval(difference, ceiling, floor)
     # Without a gap there is nothing to recover, and the ratio of two noises would look like a result.
     recovered = asdict(interval(pgr, floor, student, ceiling)) if gap.low > 0 else None
@@ -130,6 +130,17 @@ def published_rows(run: RunData, first: str, second: str) -> list[dict[str, Any]
          "harmless": float(row.harmless), "source": row.source}
         for row in rows.itertuples()
     ]  # fmt: skip
+
+
+def short_p(p: float) -> str:
+    """A p value to three places; below that, only that it is."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def run_bootstrap(run: RunData) -> partial[Interval]:
+    """The bootstrap with the resamples and the confidence of a run's recipe."""
+    settings = run.recipe["evaluation"]
+    return partial(bootstrap, resamples=settings["resamples"], confidence=settings["confidence"])
 
 
 def in_words(comparison: dict[str, Any]) -> str:
@@ -182,8 +193,3 @@ def examples(run: RunData, amount: int = 50) -> list[dict[str, Any]]:
 
 def _has_similarity(run: RunData) -> bool:
     return "similarity" in run.scores and bool(run.scores["similarity"].notna().all())
-
-
-def _bootstrap(run: RunData) -> partial[Interval]:
-    settings = run.recipe["evaluation"]
-    return partial(bootstrap, resamples=settings["resamples"], confidence=settings["confidence"])

@@ -77,7 +77,7 @@ def load_run(folder: Path) -> RunData:
     systems = list(dict.fromkeys(scores["system"]))
     _check_complete(folder, scores)
     position = scores["system"].map({system: index for index, system in enumerate(systems)})
-    words = scores["text"].str.split().str.len()
+    words = scores["text"].str.count(r"\S+")
     ordered = scores.assign(position=position, words=words).sort_values(["position", "seed", "id"], ignore_index=True)
     manifests = {name: read_json(path / "manifest.json") for name, path in folders.items()}
     recipe = read_json(folder / "recipe.json")

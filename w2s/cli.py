@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -20,6 +22,14 @@ def main() -> None:
 
 
 add_experiment_commands(main, build, Recipe)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN ...")
+def compare(runs: tuple[Path, ...]) -> None:
+    """Put finished runs side by side: their recipes, their scores, and differences paired by question."""
+    # `analysis` is started as a process of its own, as for the report: nothing imports it.
+    sys.exit(subprocess.run([sys.executable, "-m", "analysis.compare", *map(str, runs)]).returncode)
 
 
 @main.group()
