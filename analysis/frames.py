@@ -70,6 +70,7 @@ def warm_up_frame(runs: Sequence[RunData]) -> pd.DataFrame:
             found = compare(run, after, before, axis)
             rows.append(
                 {
+                    "run": run.name,
                     "axis": axis,
                     "upstream": run.recipe["roles"]["upstream"]["model"],
                     "fraction": run.recipe["aligner"]["warm_up"]["fraction"],
