@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from aligner_core.errors import Problem, UserError
+from aligner_core.files import read_jsonl
 from analysis import published
 from analysis.comparisons import is_ida, redistributions
 from analysis.results import compare
@@ -20,6 +23,27 @@ def redistribution_frame(run: RunData) -> pd.DataFrame:
         for before, after in redistributions(run.systems)
         for system, state in ((before, "before"), (after, "after"))
     ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def scored_files_frame(files: Mapping[str, Path]) -> pd.DataFrame:
+    """The same from files of scored answers, e.g. of the training set or of one upstream each, by their panel's name.
+
+    Raises:
+        UserError: with every file that does not hold the scores of two systems, before and after.
+    """
+    parts, problems = [], []
+    for panel, path in files.items():
+        rows = pd.DataFrame(read_jsonl(path))
+        systems = list(dict.fromkeys(rows["system"])) if "system" in rows else []
+        if len(systems) != 2:
+            what = f"holds scores of {len(systems)} systems: {', '.join(systems)}"
+            problems.append(Problem(str(path), what, "give a file with those of two, the one before correction first"))
+            continue
+        state = rows["system"].map(dict(zip(systems, ("before", "after"), strict=True)))
+        parts.append(rows[list(AXES)].assign(panel=panel, state=state))
+    if problems:
+        raise UserError(problems)
     return pd.concat(parts, ignore_index=True)
 
 

@@ -126,12 +126,8 @@ def _stages_of(inputs: dict[str, str]) -> list[str]:
 
 
 def _tokens(facts: dict[str, Any]) -> int | None:
-    """Tokens that a stage generated, or went through in its training."""
-    if "generated_tokens" in facts:
-        return int(facts["generated_tokens"])
-    if "tokens_per_epoch" in facts and facts.get("examples"):
-        return int(facts["tokens_per_epoch"])
-    return None
+    """Tokens that a stage generated, or went through in its training; None where it has none."""
+    return facts.get("generated_tokens", facts.get("tokens"))
 
 
 def _base64(path: Path) -> str:

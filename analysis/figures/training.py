@@ -14,24 +14,29 @@ from analysis.figures.style import AFTER, SERIES, SOFT, grid_of_axes, styled
 
 @styled
 def training_curves(frame: pd.DataFrame) -> Figure:
-    """Loss by optimizer step, one panel per kind of stage, one line per seed or round.
+    """Loss by optimizer step, one panel per kind of stage, one line per seed; dashed is the loss on held-out records.
 
     Args:
-        frame: columns stage, step, loss. A stage's name up to its seed ("student" of "student-s42") names its panel.
+        frame: columns stage, step, loss, and held_out_loss where a training was watched. A
+            stage's name up to its seed ("student" of "student-s42") names its panel.
     """
-    logged = frame.dropna(subset="loss")
+    losses = [name for name in ("loss", "held_out_loss") if name in frame]
+    logged = frame.dropna(subset=losses, how="all")
     kinds = logged["stage"].str.replace(r"-s\d+$", "", regex=True)
     names = list(dict.fromkeys(kinds))
     columns = min(3, len(names))
     figure, axes = grid_of_axes(math.ceil(len(names) / columns), columns, 2.5, 2.1)
     for here, name in zip(axes, names, strict=False):
         for color, (stage, rows) in zip(SERIES, logged[kinds == name].groupby("stage"), strict=False):
-            here.plot(rows["step"], rows["loss"], color=color, marker="o" if len(rows) < 30 else None, markersize=3,
-                      label=str(stage))  # fmt: skip
+            for loss, line in zip(losses, ("-", "--"), strict=False):
+                known = rows.dropna(subset=loss)
+                here.plot(known["step"], known[loss], color=color, linestyle=line, markersize=3,
+                          marker="o" if len(known) < 30 else None,
+                          label=str(stage) if loss == "loss" else "_held out")  # fmt: skip
         here.set(title=name, xlabel="optimizer step")
         here.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         here.grid(axis="y")
-        if len(here.lines) > 1:
+        if logged.loc[kinds == name, "stage"].nunique() > 1:
             here.legend()
     for here in axes[::columns]:
         here.set_ylabel("loss")

@@ -273,6 +273,14 @@ def test_training_curves_have_a_panel_per_kind_of_stage_and_a_line_per_seed() ->
     assert figure.axes[1].lines[0].get_xydata().tolist() == [[1, 2], [2, 1], [3, 0]]
 
 
+def test_a_watched_training_has_its_held_out_loss_dashed_beside() -> None:
+    rows = [(0, np.nan, 3.0), (1, 2.5, np.nan), (2, 2.0, np.nan), (2, np.nan, 2.2)]
+    frame = pd.DataFrame(rows, columns=["step", "loss", "held_out_loss"]).assign(stage="aligner-s1")
+    solid, dashed = training_curves(frame).axes[0].lines
+    assert (solid.get_linestyle(), solid.get_xydata().tolist()) == ("-", [[1, 2.5], [2, 2]])
+    assert (dashed.get_linestyle(), dashed.get_xydata().tolist()) == ("--", [[0, 3], [2, 2.2]])
+
+
 def test_throughput_reads_the_ratios_of_a_benchmarks_last_line() -> None:
     frame = benchmark_ratios('a table\n1 2 3\n{"ratio_tokens_per_second": 2.5, "seconds": 9, "ratio_padding": 0.5}\n')
     assert frame.to_numpy().tolist() == [["tokens per second", 2.5], ["padding", 0.5]]
