@@ -70,5 +70,5 @@ def meaning(system: str) -> str:
 def redistributions(systems: Sequence[str]) -> list[tuple[str, str]]:
     """Before and after, for the figures of how scores move; the first is what the examples show."""
     if is_ida(systems):
-        return [("A", "B"), ("A", sorted(systems)[-2])]
-    return [("upstream", "aligned"), ("upstream", "student")]
+        return list(dict.fromkeys([("A", "B"), ("A", sorted(systems)[-2])]))
+    return [pair for pair in (("upstream", "aligned"), ("upstream", "student")) if set(pair) <= set(systems)]

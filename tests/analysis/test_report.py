@@ -122,6 +122,22 @@ def test_rounds_of_ida_have_a_page_of_their_own(tmp_path: Path) -> None:
     assert (folder / "figures" / "ida_path.svg").is_file()
 
 
+def test_a_run_without_students_tells_of_its_corrections_alone(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path, {"upstream": 0.0, "aligned": 1.0})
+    write_report(folder)
+    report = read_json(folder / "report.json")
+    assert {(row["a"], row["b"]) for row in report["comparisons"]} == {("aligned", "upstream")}
+    assert report["pgr"] == []
+    assert report["corrections"] == {"pairs": 120, "identical": 0, "before": pytest.approx(15.83, abs=0.01),
+                                     "after": pytest.approx(14.83, abs=0.01)}  # fmt: skip
+
+
+def test_adjusting_over_all_comparisons_never_makes_a_p_smaller(improving: Path) -> None:
+    write_report(improving)
+    rows = read_json(improving / "report.json")["comparisons"]
+    assert all(0 < row["p"] <= row["p_adjusted"] <= 1 for row in rows)
+
+
 def test_systems_that_answered_other_questions_are_not_compared(improving: Path) -> None:
     path = improving / "stages" / "scores-s1" / "scores.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
