@@ -6,17 +6,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow check schema docs clean
+.PHONY: help quickstart notebooks test test-slow check schema docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)) | head -5
 	@echo "  make test-slow    what is long, or needs vLLM or a browser (installs both)"
 	@echo "  make check        ruff and mypy alone"
+	@echo "  make notebooks    all notebooks as HTML, of the example or of RUN=runs/NAME"
 	@echo "  make docs         docs/recipe.md and the JSON Schemas, from the code"
 
 quickstart:
 	@bash .ci/install base "$(PYTHON)"
 	@$(BIN)/w2s run recipes/quickstart.yaml
+
+notebooks:
+	@bash .ci/install notebooks "$(PYTHON)"
+	@$(BIN)/python -m analysis.notebooks $(RUN)
 
 test: check
 	@$(BIN)/python -m coverage erase

@@ -1,4 +1,4 @@
-"""Which systems a report compares."""
+"""Which systems a report compares, what they are, and which published comparison each corresponds to."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ MEANINGS = {
     "student_more": "the student with weak labels for the further questions too",
     "ceiling": "the strong model trained on the ground truth of S",
 }
+# The letters under which the source compares them.
+LETTERS = {"upstream": "A", "aligned": "B", "student": "C"}
+PUBLISHED_METHODS = {"sft": "SFT", "dpo": "DPO", "ppo": "RLHF"}
+
+
+def is_ida(systems: Sequence[str]) -> bool:
+    """Rounds of IDA name their systems by letters, A first."""
+    return "A" in systems
 
 
 def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
@@ -31,12 +39,23 @@ def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
 
     For A, B, C, D, ...: each with the one before it (B-A, C-B, D-C), and each with the one two before (C-A, D-B).
     """
-    if "A" not in systems:
+    if not is_ida(systems):
         return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)]
     letters = sorted(systems)
     return [(second, first) for first, second in pairwise(letters)] + [
         (second, first) for first, second in zip(letters, letters[2:], strict=False)
     ]
+
+
+def steps(systems: Sequence[str]) -> list[tuple[int, str, str, str]]:
+    """What IDA's rounds do: (round, "amplify" or "distil", system before, system after), in order."""
+    letters = sorted(systems)
+    found = []
+    for index in range(0, len(letters), 2):
+        number = index // 2 + 1
+        found += [(number, "amplify", letters[index], after) for after in letters[index + 1 : index + 2]]
+        found += [(number, "distil", letters[index], after) for after in letters[index + 2 : index + 3]]
+    return found
 
 
 def meaning(system: str) -> str:
@@ -49,7 +68,7 @@ def meaning(system: str) -> str:
 
 
 def redistributions(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """Before and after, for the figures of how scores move."""
-    if "A" in systems:
-        return [("A", "B"), ("A", sorted(systems)[-2])]
-    return [("upstream", "aligned"), ("upstream", "student")]
+    """Before and after, for the figures of how scores move; the first is what the examples show."""
+    if is_ida(systems):
+        return list(dict.fromkeys([("A", "B"), ("A", sorted(systems)[-2])]))
+    return [pair for pair in (("upstream", "aligned"), ("upstream", "student")) if set(pair) <= set(systems)]

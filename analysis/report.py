@@ -17,7 +17,7 @@ from aligner_core.files import digest, read_json, write_json, write_text
 if TYPE_CHECKING:
     from analysis.run_data import RunData
 
-VERSION = 2
+VERSION = 3
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -42,16 +42,30 @@ def write_report(folder: Path) -> None:
         return
     run = load_run(folder)
 
-    from analysis.figures import draw_all
+    from analysis.comparisons import is_ida, redistributions, steps
+    from analysis.figures.of_run import figures_of_run
+    from analysis.figures.style import save
     from analysis.results import examples, results
 
     numbers = {**results(run), "identity": identity}
-    figures = draw_all(run, numbers)
-    shown = {"numbers": numbers, "examples": examples(run), "recipe": run.recipe, "tables": tables(run)}
-    linked = {title: path.relative_to(folder) for title, path in figures.items()}
-    write_text(folder / "report.md", _render("report.md.j2", figures=linked, **shown))
-    embedded = {title: base64.b64encode(path.read_bytes()).decode() for title, path in figures.items()}
-    write_text(folder / "report.html", _render("report.html.j2", figures=embedded, **shown))
+    (folder / "figures").mkdir(exist_ok=True)
+    figures = [(drawn, save(drawn.figure, folder / "figures" / drawn.stem)) for drawn in figures_of_run(run, numbers)]
+    shown = {
+        "numbers": numbers,
+        "recipe": run.recipe,
+        "examples": examples(run),
+        "moved": redistributions(run.systems)[0],
+        "figures": [
+            {"title": drawn.title, "wide": drawn.wide, "file": path.relative_to(folder), "data": _base64(path)}
+            for drawn, path in figures
+        ],
+        "tables": tables(run),
+        "beside": beside_published(numbers),
+        "steps": steps(run.systems) if is_ida(run.systems) else [],
+    }
+    page = "ida" if is_ida(run.systems) else "weak_to_strong"
+    write_text(folder / "report.md", _render("report.md.j2", **shown))
+    write_text(folder / "report.html", _render(f"{page}.html.j2", **shown))
     write_json(folder / "report.json", numbers)
 
 
@@ -67,15 +81,57 @@ def report_identity(folder: Path) -> str | None:
 def tables(run: RunData) -> dict[str, Any]:
     """What the stages noted about themselves, for people."""
     manifests = run.manifests
+    names = {manifest["identity"]: name for name, manifest in manifests.items()}
     return {
         "data": manifests["data"]["facts"],
         "scorer": manifests["scorer"]["facts"],
-        "labels": {name: item["facts"] for name, item in manifests.items() if name.startswith("weak-labels")},
+        "labels": {name: item["facts"] for name, item in manifests.items() if "weak-labels" in name},
         "trainings": {name: item["facts"] for name, item in manifests.items() if "loss_last" in item["facts"]},
-        "seconds": {name: item["seconds"] for name, item in manifests.items()},
+        "stages": [
+            {
+                "name": name,
+                "identity": item["identity"][:10],
+                "seconds": item["seconds"],
+                "tokens": _tokens(item["facts"]),
+                "inputs": [names[source] for source in _stages_of(item["inputs"]) if source in names],
+            }
+            for name, item in manifests.items()
+        ],
         "versions": manifests["data"]["versions"],
-        "git": manifests["data"]["git"],
+        "git": sorted({str(item["git"] or "unknown") for item in manifests.values()}),
     }
+
+
+def beside_published(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    """Per pair of systems with published numbers: our comparisons on both axes, and the published rows."""
+    pairs = dict.fromkeys((row["a"], row["b"]) for row in numbers["published"])
+
+    def of(rows: list[dict[str, Any]], pair: tuple[str, str]) -> list[dict[str, Any]]:
+        return [row for row in rows if (row["a"], row["b"]) == pair]
+
+    return [
+        {
+            "a": pair[0],
+            "b": pair[1],
+            "ours": of(numbers["comparisons"], pair),
+            "published": of(numbers["published"], pair),
+        }
+        for pair in pairs
+    ]
+
+
+def _stages_of(inputs: dict[str, str]) -> list[str]:
+    """Identities of the stages among the inputs, each once; an input is `IDENTITY/PATH` or something from outside."""
+    return list(dict.fromkeys(identity.partition("/")[0] for identity in inputs.values()))
+
+
+def _tokens(facts: dict[str, Any]) -> int | None:
+    """Tokens that a stage generated, or went through in its training; None where it has none."""
+    return facts.get("generated_tokens", facts.get("tokens"))
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _stored_identity(folder: Path) -> str | None:
@@ -89,12 +145,23 @@ def _stored_identity(folder: Path) -> str | None:
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from analysis.results import short_p
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html.j2"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["interval"] = lambda item: f"{item['value']:.2f} [{item['low']:.2f}, {item['high']:.2f}]"
+    environment.filters["duration"] = duration
+    environment.filters["short_p"] = short_p
     return environment.get_template(template).render(**values)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as people say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

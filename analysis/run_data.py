@@ -18,33 +18,48 @@ AXES = ("helpful", "harmless")
 
 @dataclass(frozen=True)
 class RunData:
-    """`scores` has one row per seed, system and question; `manifests` maps a stage's name to its manifest."""
+    """`manifests` maps a stage's name to its manifest, `folders` to its folder.
+
+    `scores` has one row per system, seed and question, in this order, so that a system's columns are matrices;
+    `words` is the text's length.
+    """
 
     folder: Path
     recipe: dict[str, Any]
     manifests: dict[str, dict[str, Any]]
+    folders: dict[str, Path]
+    systems: list[str]
     scores: pd.DataFrame
 
     @property
-    def systems(self) -> list[str]:
-        return list(dict.fromkeys(self.scores["system"]))
+    def name(self) -> str:
+        return str(self.recipe["name"])
 
     @property
     def seeds(self) -> list[int]:
-        return list(self.recipe["seeds"])
+        return sorted(self.recipe["seeds"])
+
+    @property
+    def questions(self) -> list[str]:
+        """Ids of the questions, in the order of the matrices' columns."""
+        return [str(name) for name in self.matrix(self.systems[0], "id")[0]]
+
+    def rows(self, system: str) -> pd.DataFrame:
+        """One system's rows, by seed and question."""
+        size = len(self.scores) // len(self.systems)
+        start = self.systems.index(system) * size
+        return self.scores.iloc[start : start + size]
 
     def matrix(self, system: str, column: str) -> NDArray[Any]:
         """(seeds, questions) values of one column, questions in one common order."""
-        chosen = self.scores[self.scores["system"] == system]
-        table = chosen.pivot(index="seed", columns="id", values=column)
-        return np.asarray(table.sort_index(axis=0).sort_index(axis=1).to_numpy())
+        return np.asarray(self.rows(system)[column].to_numpy()).reshape(len(self.seeds), -1)
 
 
 def load_run(folder: Path) -> RunData:
     """Read a run whose stages are all finished.
 
     Raises:
-        UserError: if there is no run, or a stage is missing.
+        UserError: if there is no run, a stage is missing, or the systems did not answer the same questions.
     """
     if not (folder / "run.json").is_file():
         raise UserError(Problem(str(folder), "holds no run", "name a folder under runs/"))
@@ -52,12 +67,35 @@ def load_run(folder: Path) -> RunData:
     missing = [entry["name"] for entry in entries if not (folder / entry["folder"] / "manifest.json").is_file()]
     if missing:
         raise UserError(Problem(str(folder), f"is not finished: {', '.join(missing)}", "run its recipe again"))
-    manifests = {entry["name"]: read_json(folder / entry["folder"] / "manifest.json") for entry in entries}
+    folders = {entry["name"]: folder / entry["folder"] for entry in entries}
     frames = [
-        pd.DataFrame(read_jsonl(folder / entry["folder"] / "scores.jsonl")).assign(
-            seed=int(entry["name"].removeprefix("scores-s"))
-        )
-        for entry in entries
-        if entry["name"].startswith("scores-s")
+        pd.DataFrame(read_jsonl(path / "scores.jsonl")).assign(seed=int(name.removeprefix("scores-s")))
+        for name, path in folders.items()
+        if name.startswith("scores-s")
     ]
-    return RunData(folder, read_json(folder / "recipe.json"), manifests, pd.concat(frames, ignore_index=True))
+    scores = pd.concat(frames, ignore_index=True)
+    systems = list(dict.fromkeys(scores["system"]))
+    _check_complete(folder, scores)
+    position = scores["system"].map({system: index for index, system in enumerate(systems)})
+    words = scores["text"].str.count(r"\S+")
+    ordered = scores.assign(position=position, words=words).sort_values(["position", "seed", "id"], ignore_index=True)
+    manifests = {name: read_json(path / "manifest.json") for name, path in folders.items()}
+    recipe = read_json(folder / "recipe.json")
+    return RunData(folder, recipe, manifests, folders, systems, ordered.drop(columns="position"))
+
+
+def _check_complete(folder: Path, scores: pd.DataFrame) -> None:
+    answered = scores.groupby(["system", "seed"])["id"].agg(["size", "nunique"])
+    if answered.to_numpy().min() < scores["id"].nunique() or answered["size"].max() > scores["id"].nunique():
+        what = "holds scores in which the systems do not answer the same questions, each once"
+        raise UserError(Problem(str(folder), what, "remove the stages scores-* and run its recipe again"))
+
+
+def training_metrics(run: RunData) -> pd.DataFrame:
+    """What the trainings logged: one row per stage and optimizer step, with `loss` and whatever else was logged."""
+    frames = [
+        pd.DataFrame(rows).assign(stage=name)
+        for name, path in run.folders.items()
+        if (path / "metrics.jsonl").is_file() and (rows := read_jsonl(path / "metrics.jsonl"))
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["stage", "step", "loss"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -27,6 +29,14 @@ main.add_command(correct)
 main.add_command(data)
 data.add_command(dedup)
 data.add_command(leakage)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN ...")
+def compare(runs: tuple[Path, ...]) -> None:
+    """Put finished runs side by side: their recipes, their scores, and differences paired by question."""
+    # `analysis` is started as a process of its own, as for the report: nothing imports it.
+    sys.exit(subprocess.run([sys.executable, "-m", "analysis.compare", *map(str, runs)]).returncode)
 
 
 @main.group()

@@ -5,45 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from aligner_core.errors import UserError
-from aligner_core.files import read_json, write_json, write_jsonl
-from analysis.report import write_report
+from aligner_core.files import read_json, write_json
+from analysis.report import duration, write_report
 from analysis.results import compare, gap_in_words, in_words
 from analysis.run_data import load_run
-
-SYSTEMS = ("upstream", "aligned", "floor", "student", "ceiling")
-
-
-def fake_run(folder: Path, means: dict[str, float], questions: int = 60, seeds: tuple[int, ...] = (1, 2)) -> Path:
-    """A finished run whose systems have known mean scores."""
-    generator = np.random.default_rng(0)
-    entries = []
-    for name in ("data", "scorer", *(f"scores-s{seed}" for seed in seeds)):
-        stage = folder / "stages" / name
-        facts = {"helpful_accuracy": None, "unsafe_recall": None, "safe_recall": None}
-        manifest = {"identity": name, "facts": facts, "seconds": 1.0, "versions": {}, "git": None}
-        write_json(stage / "manifest.json", manifest)
-        entries.append({"name": name, "identity": name, "folder": f"stages/{name}"})
-        if not name.startswith("scores"):
-            continue
-        rows = []
-        for system in SYSTEMS:
-            noise = generator.normal(size=(questions, 2))
-            rows += [
-                {"id": f"q{index:03d}", "system": system, "question": f"question {index}", "finished": True,
-                 "text": f"{system} says {index}", "helpful": means[system] + noise[index, 0],
-                 "harmless": means[system] + noise[index, 1], "scorer": "evaluation", "similarity": 0.5}
-                for index in range(questions)
-            ]  # fmt: skip
-        write_jsonl(stage / "scores.jsonl", rows)
-    evaluation = {"resamples": 500, "confidence": 0.95, "tie_margin": 0.0}
-    recipe = {"name": "fake", "description": "made up", "seeds": list(seeds), "evaluation": evaluation}
-    write_json(folder / "recipe.json", recipe)
-    write_json(folder / "run.json", {"name": "fake", "stages": entries})
-    return folder
+from tests.analysis.fake_runs import SYSTEMS, fake_run
 
 
 @pytest.fixture
@@ -94,19 +63,101 @@ def test_a_gap_beyond_its_interval_is_told_as_a_share() -> None:
     assert "recovers 0.50 [0.20, 0.80] of the gap in helpfulness" in gap_in_words(gap)
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_shows_ten_examples(improving: Path) -> None:
+def test_the_page_loads_nothing_from_elsewhere(improving: Path) -> None:
     write_report(improving)
     page = (improving / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
-    assert page.count("data:image/png;base64,") == 3
-    assert page.count("<details") == 10
+    assert "url(" not in page
+    drawn = {path.name for path in (improving / "figures").iterdir()}
+    assert page.count("data:image/png;base64,") == len(drawn) // 2 == 5
+    assert {name.removesuffix(".png") + ".svg" for name in drawn if name.endswith(".png")} <= drawn
+
+
+def test_fifty_questions_are_shown_with_what_the_correction_changed(improving: Path) -> None:
+    write_report(improving)
+    page = (improving / "report.html").read_text()
+    assert page.count("<details") == 50
+    body = page[page.index("<body>") :]
+    assert body.count("<del>upstream </del><ins>aligned </ins>says") == 50
+    assert len(re.findall(r"<tr><td>[\w-]+</td><td><code>", body)) == len(load_run(improving).manifests)
+
+
+def test_published_numbers_of_the_same_comparison_stand_beside_ours(improving: Path) -> None:
+    write_report(improving)
+    rows = read_json(improving / "report.json")["published"]
+    found = {(row["a"], row["b"], row["model"]): (row["helpful"], row["harmless"]) for row in rows}
+    assert found["student", "upstream", "Alpaca-7B, Aligner-7B-50k"] == (14.0, 63.7)
+    assert found["student", "aligned", "Alpaca2-70B, Aligner-13B-50k"] == (-53.1, 8.9)
+    assert found["aligned", "upstream", "Alpaca2-13B, Aligner-7B-50k"] == (39.8, 59.8)
+    assert len(found) == 9
+    page = (improving / "report.html").read_text()
+    assert "Alpaca2-70B, Aligner-13B-50k" in page
+
+
+def test_a_students_method_chooses_the_published_rows(improving: Path) -> None:
+    recipe = read_json(improving / "recipe.json")
+    write_json(improving / "recipe.json", {**recipe, "student": {"method": "dpo"}})
+    write_report(improving)
+    rows = [row for row in read_json(improving / "report.json")["published"] if row["a"] == "student"]
+    assert [(row["helpful"], row["harmless"]) for row in rows] == [(-51.3, 57.1), (-9.6, 68.4)]
+
+
+def test_a_clear_difference_has_a_small_p_and_none_has_a_large_one(tmp_path: Path) -> None:
+    run = load_run(fake_run(tmp_path, {**dict.fromkeys(SYSTEMS, 0.0), "student": 2.0}))
+    assert compare(run, "student", "upstream", "helpful")["p"] < 0.01
+    assert compare(run, "aligned", "upstream", "helpful")["p"] > 0.05
+
+
+def test_rounds_of_ida_have_a_page_of_their_own(tmp_path: Path) -> None:
+    means = {"A": 0.0, "B": 1.0, "C": 0.5, "D": 1.5}
+    folder = fake_run(tmp_path, means)
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    assert "amplify, A → B" in page
+    assert "distil, A → C" in page
+    assert "amplify, C → D" in page
+    assert "Performance gap recovered" not in page
+    published = {(row["a"], row["b"]) for row in read_json(folder / "report.json")["published"]}
+    assert published == {("B", "A"), ("C", "B"), ("D", "C"), ("C", "A"), ("D", "B")}
+    assert (folder / "figures" / "ida_path.svg").is_file()
+
+
+def test_a_run_without_students_tells_of_its_corrections_alone(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path, {"upstream": 0.0, "aligned": 1.0})
+    write_report(folder)
+    report = read_json(folder / "report.json")
+    assert {(row["a"], row["b"]) for row in report["comparisons"]} == {("aligned", "upstream")}
+    assert report["pgr"] == []
+    assert report["corrections"] == {"pairs": 120, "identical": 0, "before": pytest.approx(15.83, abs=0.01),
+                                     "after": pytest.approx(14.83, abs=0.01)}  # fmt: skip
+
+
+def test_adjusting_over_all_comparisons_never_makes_a_p_smaller(improving: Path) -> None:
+    write_report(improving)
+    rows = read_json(improving / "report.json")["comparisons"]
+    assert all(0 < row["p"] <= row["p_adjusted"] <= 1 for row in rows)
+
+
+def test_systems_that_answered_other_questions_are_not_compared(improving: Path) -> None:
+    path = improving / "stages" / "scores-s1" / "scores.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(UserError, match="do not answer the same questions"):
+        load_run(improving)
+
+
+def test_durations_are_told_in_the_unit_that_people_use() -> None:
+    assert [duration(seconds) for seconds in (0.4, 90, 600, 9000)] == ["0 s", "90 s", "10 min", "2.5 h"]
 
 
 def test_text_of_models_cannot_become_markup(improving: Path) -> None:
     path = improving / "stages" / "scores-s1" / "scores.jsonl"
-    path.write_text(path.read_text().replace("student says", "<script>alert(1)</script>"))
+    path.write_text(
+        path.read_text().replace("student says", "<script>alert(1)</script>").replace("aligned says", "<b>")
+    )
     write_report(improving)
-    assert "<script>" not in (improving / "report.html").read_text()
+    page = (improving / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert "<b>" not in page
 
 
 def test_a_report_is_written_anew_only_when_its_stages_change(improving: Path) -> None:

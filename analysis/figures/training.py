@@ -1,0 +1,77 @@
+"""How trainings went, and how fast things are."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.style import AFTER, SERIES, SOFT, grid_of_axes, styled
+
+
+@styled
+def training_curves(frame: pd.DataFrame) -> Figure:
+    """Loss by optimizer step, one panel per kind of stage, one line per seed; dashed is the loss on held-out records.
+
+    Args:
+        frame: columns stage, step, loss, and held_out_loss where a training was watched. A
+            stage's name up to its seed ("student" of "student-s42") names its panel.
+    """
+    losses = [name for name in ("loss", "held_out_loss") if name in frame]
+    logged = frame.dropna(subset=losses, how="all")
+    kinds = logged["stage"].str.replace(r"-s\d+$", "", regex=True)
+    names = list(dict.fromkeys(kinds))
+    columns = min(3, len(names))
+    figure, axes = grid_of_axes(math.ceil(len(names) / columns), columns, 2.5, 2.1)
+    for here, name in zip(axes, names, strict=False):
+        for color, (stage, rows) in zip(SERIES, logged[kinds == name].groupby("stage"), strict=False):
+            for loss, line in zip(losses, ("-", "--"), strict=False):
+                known = rows.dropna(subset=loss)
+                here.plot(known["step"], known[loss], color=color, linestyle=line, markersize=3,
+                          marker="o" if len(known) < 30 else None,
+                          label=str(stage) if loss == "loss" else "_held out")  # fmt: skip
+        here.set(title=name, xlabel="optimizer step")
+        here.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        here.grid(axis="y")
+        if logged.loc[kinds == name, "stage"].nunique() > 1:
+            here.legend()
+    for here in axes[::columns]:
+        here.set_ylabel("loss")
+    for here in axes[len(names) :]:
+        here.set_axis_off()
+    return figure
+
+
+def benchmark_ratios(output: str) -> pd.DataFrame:
+    """The ratios that a benchmark's output ends with: columns name and ratio.
+
+    Every benchmark prints a table and, as its last line, one JSON object whose ratios are named `ratio_...`.
+    """
+    last = json.loads(output.strip().splitlines()[-1])
+    rows = [
+        (key.removeprefix("ratio_").replace("_", " "), value)
+        for key, value in last.items()
+        if key.startswith("ratio_")
+    ]
+    return pd.DataFrame(rows, columns=["name", "ratio"])
+
+
+@styled
+def throughput(frame: pd.DataFrame) -> Figure:
+    """Ratios of a benchmark as bars around 1, where nothing is gained or lost.
+
+    Args:
+        frame: columns name, ratio.
+    """
+    figure, (axes,) = grid_of_axes(1, 1, 5.0, 0.8 + 0.35 * len(frame))
+    colors = [AFTER if ratio >= 1 else SOFT for ratio in frame["ratio"]]
+    bars = axes.barh(frame["name"], frame["ratio"] - 1, left=1, color=colors)
+    axes.bar_label(bars, [f"{ratio:.2f}" for ratio in frame["ratio"]], padding=4, fontsize=8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("ratio")
+    return figure

@@ -1,0 +1,60 @@
+"""Weak-to-strong: what students gain over the model they started from, and where all systems stand."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.style import (
+    AFTER,
+    HARMLESS,
+    HELPFUL,
+    MARKERS,
+    SERIES,
+    SOFT,
+    error_bars,
+    grid_of_axes,
+    styled,
+)
+
+
+@styled
+def weak_to_strong(frame: pd.DataFrame) -> Figure:
+    """Omegas as horizontal bars, helpfulness beside harmlessness; published values are grey.
+
+    Args:
+        frame: columns label, ours (bool), helpful, harmless, and for rows of ours helpful_low, helpful_high,
+            harmless_low, harmless_high; drawn from top to bottom.
+    """
+    figure, axes = grid_of_axes(1, 2, 3.6, 0.9 + 0.3 * len(frame), sharey=True)
+    colors = [AFTER if ours else "#A9A9A9" for ours in frame["ours"]]
+    for here, axis, noun in zip(axes, ("helpful", "harmless"), ("helpfulness", "harmlessness"), strict=True):
+        here.barh(range(len(frame)), frame[axis], xerr=error_bars(frame, axis), color=colors, capsize=3,
+                  error_kw={"elinewidth": 1.0})  # fmt: skip
+        here.axvline(0, color="black", linewidth=0.8)
+        here.set(xlabel=f"omega in {noun}, %", xlim=(-100, 100))
+        here.grid(axis="x")
+    axes[0].set_yticks(range(len(frame)), frame["label"])
+    axes[0].invert_yaxis()
+    return figure
+
+
+@styled
+def positions(frame: pd.DataFrame) -> Figure:
+    """Mean scores of all systems with their intervals on both axes.
+
+    Args:
+        frame: columns system, helpful, helpful_low, helpful_high, harmless, harmless_low, harmless_high.
+    """
+    figure, (axes,) = grid_of_axes(1, 1, 5.4, 3.8)
+    for index, row in enumerate(frame.itertuples()):
+        axes.errorbar(
+            row.helpful, row.harmless, fmt=MARKERS[index % len(MARKERS)], color=SERIES[index % len(SERIES)], capsize=3,
+            xerr=[[row.helpful - row.helpful_low], [row.helpful_high - row.helpful]],
+            yerr=[[row.harmless - row.harmless_low], [row.harmless_high - row.harmless]],
+            elinewidth=1.0, markersize=7, label=row.system,
+        )  # fmt: skip
+    axes.set(xlabel=f"mean {HELPFUL}", ylabel=f"mean {HARMLESS}")
+    axes.grid(color=SOFT, alpha=0.15)
+    figure.legend(loc="outside right center")
+    return figure

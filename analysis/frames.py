@@ -1,0 +1,114 @@
+"""The data frames that figures take, from runs and from their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from aligner_core.errors import Problem, UserError
+from aligner_core.files import read_jsonl
+from analysis import published
+from analysis.comparisons import is_ida, redistributions
+from analysis.results import compare
+from analysis.run_data import AXES, RunData
+
+
+def redistribution_frame(run: RunData) -> pd.DataFrame:
+    """Scores before and after, one panel per pair of systems: panel, state, helpful, harmless."""
+    parts = [
+        run.rows(system)[list(AXES)].assign(panel=f"{before} → {after}", state=state)
+        for before, after in redistributions(run.systems)
+        for system, state in ((before, "before"), (after, "after"))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def scored_files_frame(files: Mapping[str, Path]) -> pd.DataFrame:
+    """The same from files of scored answers, e.g. of the training set or of one upstream each, by their panel's name.
+
+    Raises:
+        UserError: with every file that does not hold the scores of two systems, before and after.
+    """
+    parts, problems = [], []
+    for panel, path in files.items():
+        rows = pd.DataFrame(read_jsonl(path))
+        systems = list(dict.fromkeys(rows["system"])) if "system" in rows else []
+        if len(systems) != 2:
+            what = f"holds scores of {len(systems)} systems: {', '.join(systems)}"
+            problems.append(Problem(str(path), what, "give a file with those of two, the one before correction first"))
+            continue
+        state = rows["system"].map(dict(zip(systems, ("before", "after"), strict=True)))
+        parts.append(rows[list(AXES)].assign(panel=panel, state=state))
+    if problems:
+        raise UserError(problems)
+    return pd.concat(parts, ignore_index=True)
+
+
+def checkpoint_frame(run: RunData) -> pd.DataFrame:
+    """Scores of a run's models one after the other, without corrected answers: checkpoint, helpful, harmless."""
+    names = sorted(run.systems)[::2] if is_ida(run.systems) else [name for name in run.systems if name != "aligned"]
+    return pd.concat([run.rows(name)[list(AXES)].assign(checkpoint=name) for name in names], ignore_index=True)
+
+
+def position_frame(numbers: dict[str, Any]) -> pd.DataFrame:
+    """Means of a report's systems with their intervals: system, helpful, helpful_low, helpful_high, harmless, ..."""
+    return pd.DataFrame([{"system": row["system"], **_flat(row)} for row in numbers["systems"]])
+
+
+def weak_to_strong_frame(numbers: dict[str, Any]) -> pd.DataFrame:
+    """A report's comparisons with the upstream above the published students: label, ours, helpful, harmless, ..."""
+    ours = pd.DataFrame(numbers["comparisons"])
+    ours = ours[ours["b"] == "upstream"]
+    rows = []
+    for name, both in ours.groupby("a", sort=False):
+        row: dict[str, Any] = {"label": f"{numbers['name']}: {name}", "ours": True}
+        for item in both.to_dict("records"):
+            axis = item["axis"]
+            row |= {axis: item["omega"], f"{axis}_low": item["low"], f"{axis}_high": item["high"]}
+        rows.append(row)
+    return pd.concat([pd.DataFrame(rows), published_students()], ignore_index=True)
+
+
+def published_students() -> pd.DataFrame:
+    """The published weak-to-strong table as bars: label, ours (False), helpful, harmless."""
+    table = published.load("weak_to_strong")
+    return pd.DataFrame(
+        {
+            "label": table["student"] + ", " + table["method"],
+            "ours": False,
+            "helpful": table["average_helpful"],
+            "harmless": table["average_harmless"],
+        }
+    )
+
+
+def warm_up_frame(runs: Sequence[RunData]) -> pd.DataFrame:
+    """Omega of the corrected answers against the upstream's in runs that differ in their warm-up."""
+    rows = []
+    for run in runs:
+        before, after = redistributions(run.systems)[0]
+        for axis in AXES:
+            found = compare(run, after, before, axis)
+            rows.append(
+                {
+                    "run": run.name,
+                    "axis": axis,
+                    "upstream": run.recipe["roles"]["upstream"]["model"],
+                    "fraction": run.recipe["aligner"]["warm_up"]["fraction"],
+                    "omega": found["omega"],
+                    "omega_low": found["low"],
+                    "omega_high": found["high"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _flat(system: dict[str, Any]) -> dict[str, float]:
+    return {
+        axis + suffix: system[axis][key]
+        for axis in AXES
+        for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
