@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from aligner_core.correctors.text import parse_corrector
 from aligner_core.model_ids import unknown_model_reason
@@ -146,7 +155,12 @@ class Data(Strict):
         "raise", description="what a malformed record does: it stops the run, or is dropped, counted and kept apart"
     )
     leakage: Leakage = Field(Leakage(), description="training questions that are too close to an evaluated one")
-    weak_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.6, description="share of the questions that goes to W")
+    answers: Literal["sampled", "given"] = Field(
+        "sampled", description="the upstream's answers: sampled from roles.upstream, or those that the records carry"
+    )
+    weak_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6, description="share of the questions that goes to W; 1 where there is no student"
+    )
     limits: Limits = Field(Limits(), description="how much of each part to use")
     expected: Expected = Field(Expected(), description="sizes for plan where the data is not at hand")
 
@@ -230,6 +244,7 @@ class AlignerSection(Strict):
         "copy",
         description="what is taught where the ground truth leaves an answer as it is: its text, or one special token",
     )
+    records: Count | None = Field(None, description="learn from at most so many records of W; null = all")
     warm_up: WarmUp = Field(WarmUp(), description="identity warm-up")
     training: Training = Field(Training(), description="residual training")
 
@@ -405,9 +420,15 @@ class Recipe(Strict):
         "stack:[cai, aligner] (docs/correctors.md)"
     )  # fmt: skip
     weak_labels: WeakLabels = Field(WeakLabels(), description="rules for weak labels")
-    student: Student = Field(Student(), description="the strong student")
+    student: Student | None = Field(
+        Student(), description="the strong student; null = the Aligner alone, without student, floor and ceiling"
+    )
     scorer: ScorerSection = Field(ScorerSection(), description="the evaluating scorer")
     evaluation: Evaluation = Field(Evaluation(), description="statistics")
+    arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], dict[str, Any]] = Field(
+        {}, description="further Aligners beside the own one, each a name and what differs in the section aligner, "
+        "e.g. {no_warm_up: {warm_up.fraction: 0}}; their corrections are scored as aligned_NAME"
+    )  # fmt: skip
     seeds: Annotated[list[int], Field(min_length=1)] = Field([42], description="the experiment is repeated per seed")
 
     @field_validator("seeds")
@@ -416,3 +437,31 @@ class Recipe(Strict):
         if len(set(seeds)) < len(seeds):
             raise ValueError("seeds repeat; name each one once")
         return seeds
+
+    @model_validator(mode="after")
+    def _a_student_has_questions(self) -> Recipe:
+        if self.student and self.data.weak_share == 1:
+            raise ValueError("data.weak_share: 1 leaves no question to the student; lower it, or set student: null")
+        return self
+
+    @model_validator(mode="after")
+    def _arms_are_aligners(self) -> Recipe:
+        for name in self.arms:
+            try:
+                self.arm(name)
+            except ValidationError as error:
+                detail = error.errors()[0]
+                where = ".".join(str(part) for part in detail["loc"])
+                raise ValueError(f"arm {name}: {where}: {detail['msg'].removeprefix('Value error, ')}") from error
+        return self
+
+    def arm(self, name: str) -> AlignerSection:
+        """The section aligner of one arm."""
+        section = self.aligner.model_dump()
+        for path, value in self.arms[name].items():
+            *parents, last = path.split(".")
+            target = section
+            for key in parents:
+                target = target.setdefault(key, {})
+            target[last] = value
+        return AlignerSection.model_validate(section)

@@ -26,6 +26,7 @@ MEANINGS = {
 }
 # The letters under which the source compares them.
 LETTERS = {"upstream": "A", "aligned": "B", "student": "C"}
+ARM = "aligned_"  # begins the names of further Aligners' corrections
 PUBLISHED_METHODS = {"sft": "SFT", "dpo": "DPO", "ppo": "RLHF"}
 
 
@@ -40,7 +41,8 @@ def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     For A, B, C, D, ...: each with the one before it (B-A, C-B, D-C), and each with the one two before (C-A, D-B).
     """
     if not is_ida(systems):
-        return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)]
+        arms = [pair for arm in systems if arm.startswith(ARM) for pair in ((arm, "upstream"), (arm, "aligned"))]
+        return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)] + arms
     letters = sorted(systems)
     return [(second, first) for first, second in pairwise(letters)] + [
         (second, first) for first, second in zip(letters, letters[2:], strict=False)
@@ -62,6 +64,8 @@ def meaning(system: str) -> str:
     """What a system's name stands for, in words."""
     if system in MEANINGS:
         return MEANINGS[system]
+    if system.startswith(ARM):
+        return f"the upstream's answers corrected by the Aligner of the arm {system.removeprefix(ARM)}"
     number, corrected = divmod(ord(system) - ord("A"), 2)
     model = "the upstream" if number == 0 else f"the model after round {number}"
     return f"{model}, its answers corrected by the Aligner" if corrected else model

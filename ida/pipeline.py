@@ -47,7 +47,7 @@ def _distil(builder: StageBuilder, recipe: IdaRecipe, model: Stage | None, numbe
     labels = Stage(f"round{number}-weak-labels-s{seed}", rules, {"corrections": corrections}).output(LABELS)
     start = model.output(MODEL) if model and recipe.rounds.start == "previous" else None
     name = f"round{number}-student-s{seed}"
-    return builder.train_to_answer(name, "upstream", labels, recipe.student.training, seed, start)
+    return builder.train_to_answer(name, "upstream", labels, builder.student_training, seed, start)
 
 
 def _answers(builder: StageBuilder, model: Stage | None, part: str, number: int, seed: int) -> Artifact:

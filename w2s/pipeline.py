@@ -84,8 +84,10 @@ def _mixed_size(data: Data, part: Part, expected: int) -> Size:
 class StageBuilder:
     """Makes each stage from the recipe's sections. Stages that do not depend on the seed carry no seed in the name."""
 
-    def __init__(self, recipe: Recipe, profile: Profile) -> None:
+    def __init__(self, recipe: Recipe, profile: Profile, arm: str = "") -> None:
+        """`arm` goes before the names of the Aligner's stages."""
         self.recipe = recipe
+        self._arm = arm
         self.profile = profile
         self.sizes = planned_sizes(recipe)
         self.precision = profile.precision
@@ -121,7 +123,7 @@ class StageBuilder:
         uses = {name: SourceUse.of(item) for part in PARTS for name, item in data.sources(part).items()}
         task = PrepareData(
             weak_share=data.weak_share, limits=data.limits, leakage=data.leakage, sources=uses,
-            on_invalid=data.on_invalid,
+            on_invalid=data.on_invalid, answers=data.answers,
         )  # fmt: skip
         return Stage("data", task, self.data)
 
@@ -129,9 +131,19 @@ class StageBuilder:
         return self.prepare().output(name)
 
     def weak_to_strong(self, seed: int) -> Stage:
-        """Scores of upstream, aligned, floor, student and ceiling on the held-out questions."""
+        """Scores of upstream, aligned and its arms, floor, student and ceiling on the held-out questions."""
         upstream = self.upstream_answers("eval", EVALUATION, seed)
-        training = self.recipe.student.training
+        systems = {"upstream": upstream, "aligned": self.correct(f"aligned-eval-s{seed}", upstream, seed)}
+        for arm in self.recipe.arms:
+            recipe = self.recipe.model_copy(update={"aligner": self.recipe.arm(arm)})
+            builder = StageBuilder(recipe, self.profile, f"{arm}-")
+            systems[f"aligned_{arm}"] = builder.correct(f"aligned-{arm}-eval-s{seed}", upstream, seed)
+        if self.recipe.student:
+            systems |= self._strong_systems(seed)
+        return self.scores(systems, seed)
+
+    def _strong_systems(self, seed: int) -> dict[str, Artifact]:
+        training = self.student_training
         trained = {
             "floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), self.floor_training(), seed),
             "student": self.student(seed, with_queries=False),
@@ -139,12 +151,7 @@ class StageBuilder:
         }
         if self.recipe.data.queries:
             trained["student_more"] = self.student(seed, with_queries=True)
-        systems = {
-            "upstream": upstream,
-            "aligned": self.correct(f"aligned-eval-s{seed}", upstream, seed),
-            **{name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()},
-        }
-        return self.scores(systems, seed)
+        return {name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()}
 
     def scores(self, systems: Mapping[str, Artifact], seed: int) -> Stage:
         """All systems' texts on the held-out questions, scored by the evaluating scorer."""
@@ -161,7 +168,9 @@ class StageBuilder:
         return Stage(f"scores-s{seed}", task, inputs, work)
 
     def upstream_answers(self, name: str, part: str, seed: int) -> Artifact:
-        """The upstream's own answers; shared by all seeds where decoding has none."""
+        """The upstream's own answers, given or sampled; shared by all seeds where decoding has none."""
+        if self.recipe.data.answers == "given":
+            return self.part(part)
         seed = self.sampling_seed(seed)
         suffix = f"-s{seed}" if seed else ""
         return self._answers(f"upstream-{name}{suffix}", "upstream", self.models["upstream"], part, seed)
@@ -188,7 +197,7 @@ class StageBuilder:
         )  # fmt: skip
         needed = list(slots(settings))
         inputs = {"answers": answers, **{slot.name: self._slot_input(slot, seed) for slot in needed}}
-        rows = getattr(answers.stage.work, "rows", self.sizes.strong)
+        rows = getattr(answers.stage.work, "rows", self.sizes.evaluation)
         work = Steps(tuple(self._slot_work(slot, rows) for slot in needed if slot.what != "records"))
         return Stage(name, task, inputs, work).output(CORRECTIONS)
 
@@ -228,10 +237,12 @@ class StageBuilder:
         base: Artifact | Source = self.models["aligner"]
         apart = warm_up.mode == "sequential" and warm_up.optimizer == "fresh"
         if warm_up.fraction > 0 and apart:
-            base = self._aligner_phase(f"warm-up-s{seed}", base, "warm-up", warm_up.fraction * warm_up.epochs, seed)
+            base = self._aligner_phase(
+                f"{self._arm}warm-up-s{seed}", base, "warm-up", warm_up.fraction * warm_up.epochs, seed
+            )
         phase: AlignerPhase = "residual" if apart or warm_up.fraction == 0 else "both"
         epochs = section.training.epochs + (warm_up.fraction * warm_up.epochs if phase == "both" else 0)
-        return self._aligner_phase(f"aligner-s{seed}", base, phase, epochs, seed).stage
+        return self._aligner_phase(f"{self._arm}aligner-s{seed}", base, phase, epochs, seed).stage
 
     def _aligner_phase(
         self, name: str, base: Artifact | Source, phase: AlignerPhase, epochs: float, seed: int
@@ -242,7 +253,8 @@ class StageBuilder:
         task = TrainAligner(phase=phase, section=section, precision=self.precision, seed=seed)
         tokens = self.sizes.question + 2 * self.sizes.text + INSTRUCTION_TOKENS
         training = section.training.model_copy(update={"epochs": epochs})
-        work = self._training_work("aligner", self.sizes.weak, tokens, training)
+        examples = min(section.records or self.sizes.weak, self.sizes.weak)
+        work = self._training_work("aligner", examples, tokens, training)
         return Stage(name, task, {"model": base, "records": self.part(WEAK)}, work).output(MODEL)
 
     def student(self, seed: int, with_queries: bool) -> Stage:
@@ -251,7 +263,7 @@ class StageBuilder:
             f"weak-labels{suffix}-s{seed}", SelectWeakLabels(rules=self.recipe.weak_labels),
             self._label_inputs(seed, with_queries),
         )  # fmt: skip
-        training = self.recipe.student.training
+        training = self.student_training
         return self.train_to_answer(f"student{suffix}-s{seed}", "upstream", labels.output(LABELS), training, seed)
 
     def _label_inputs(self, seed: int, with_queries: bool) -> dict[str, Artifact | Source]:
@@ -281,7 +293,8 @@ class StageBuilder:
 
     def scorer(self) -> Artifact:
         """One evaluating scorer for the whole experiment; it sees all ground truth and no held-out question."""
-        return self._scorer("scorer", (WEAK, STRONG), self.recipe.scorer.seed)
+        parts = (WEAK,) if self.recipe.data.weak_share == 1 else (WEAK, STRONG)
+        return self._scorer("scorer", parts, self.recipe.scorer.seed)
 
     def selector(self) -> Artifact:
         """The scorer that correctors may use: other data than the evaluating one (W alone), and another seed."""
@@ -303,6 +316,11 @@ class StageBuilder:
     @property
     def generation(self) -> Generation:
         return self.recipe.generation
+
+    @property
+    def student_training(self) -> Training:
+        assert self.recipe.student is not None, "asked for only where there is a student"
+        return self.recipe.student.training
 
     def floor_training(self) -> Training:
         return self.recipe.floor or self.recipe.aligner.training

@@ -15,7 +15,7 @@ from aligner_core.files import write_jsonl
 from aligner_core.leakage import EvaluationQuestions
 from aligner_core.mixing import by_hash, mix
 from aligner_core.recipe import DataSource, Leakage, Limits
-from aligner_core.records import Correction, Question, Reading, question_key, shortened
+from aligner_core.records import Answer, Correction, Question, Reading, question_key, shortened
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
@@ -57,18 +57,21 @@ class Dropped:
 class PrepareData(Task):
     """Reads, checks and mixes everything from outside once; what gives an evaluated question away is left out."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     weak_share: float
     limits: Limits
     leakage: Leakage
     sources: dict[str, SourceUse]
     on_invalid: Literal["raise", "drop"]
+    answers: Literal["sampled", "given"]
 
     def run(self, stage: StageContext) -> None:
         dropped = Dropped()
         corrections = self._load(stage, "corrections", Correction, dropped)
-        evaluation = by_hash(self._load(stage, "evaluation", Question, dropped))
-        queries = self._load(stage, "queries", Question, dropped)
+        # Whose answers are given must carry one; else an answer is one key among others.
+        asked: type[Question] = Answer if self.answers == "given" else Question
+        evaluation = by_hash(self._load(stage, "evaluation", asked, dropped))
+        queries = self._load(stage, "queries", asked, dropped)
         labelled = {question_key(row.asked): row.id for row in corrections}
         stage.progress.begin("looking for evaluated questions")
         held_out = EvaluationQuestions(evaluation, self.leakage.jaccard, self.leakage.overlap)
@@ -85,7 +88,7 @@ class PrepareData(Task):
             EVALUATION: evaluation[: self.limits.evaluation],
         }
         for name, fix in ((WEAK, "raise data.weak_share"), (STRONG, "lower data.weak_share")):
-            if not parts[name]:
+            if not parts[name] and not (name == STRONG and self.weak_share == 1):
                 raise UserError(Problem("data.corrections", f"no record is left for {name}", f"{fix}, or add records"))
         for name, rows in parts.items():
             write_jsonl(stage.folder / name, (row.row() for row in rows))

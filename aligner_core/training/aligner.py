@@ -28,6 +28,8 @@ def train_aligner(
 ) -> None:
     """Train one phase, or both in one training, and leave a folder `model/`."""
     training, warm_up = section.training, section.warm_up
+    if section.records:
+        records = share_of(records, min(1.0, section.records / len(records)), seed)
     held_out: Sequence[Correction] = ()
     if training.held_out:
         records, held_out = held_out_by_question(records, training.held_out.share, seed)
