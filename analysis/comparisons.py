@@ -16,6 +16,7 @@ WEAK_TO_STRONG = (
     ("student_more", "student"),
     ("student_more", "upstream"),
 )
+COMPARED = "by_"  # a further corrector's system: the upstream's answers corrected by it
 MEANINGS = {
     "upstream": "the strong model as it came",
     "aligned": "its answers corrected by the Aligner",
@@ -32,7 +33,8 @@ def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     For A, B, C, D, ...: each with the one before it (B-A, C-B, D-C), and each with the one two before (C-A, D-B).
     """
     if "A" not in systems:
-        return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)]
+        compared = [(system, "upstream") for system in systems if system.startswith(COMPARED)]
+        return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)] + compared
     letters = sorted(systems)
     return [(second, first) for first, second in pairwise(letters)] + [
         (second, first) for first, second in zip(letters, letters[2:], strict=False)
@@ -43,6 +45,8 @@ def meaning(system: str) -> str:
     """What a system's name stands for, in words."""
     if system in MEANINGS:
         return MEANINGS[system]
+    if system.startswith(COMPARED):
+        return f"the upstream's answers corrected by {system.removeprefix(COMPARED)}"
     number, corrected = divmod(ord(system) - ord("A"), 2)
     model = "the upstream" if number == 0 else f"the model after round {number}"
     return f"{model}, its answers corrected by the Aligner" if corrected else model

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from aligner_core.recipe import Count, Recipe, Strict
+from aligner_core.recipe import Corrector, Count, Recipe, Strict
 
 
 class Rounds(Strict):
@@ -22,3 +22,10 @@ class IdaRecipe(Recipe):
     """A weak-to-strong recipe whose student becomes the next round's upstream."""
 
     rounds: Rounds = Field(Rounds(), description="amplify and distil")
+
+    @field_validator("compared")
+    @classmethod
+    def _compares_rounds(cls, compared: dict[str, Corrector]) -> dict[str, Corrector]:
+        if compared:
+            raise ValueError("belongs to weak-to-strong recipes; IDA compares its rounds")
+        return compared

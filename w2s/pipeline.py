@@ -14,7 +14,7 @@ from aligner_core.data_sources import Size, data_source, size_of
 from aligner_core.errors import Problem, UserError
 from aligner_core.model_ids import model_identity, parse_endpoint
 from aligner_core.profile import Profile
-from aligner_core.recipe import Generation, Recipe, Role, Shape, Training
+from aligner_core.recipe import Corrector, Generation, Recipe, Role, Shape, Training
 from aligner_core.shapes import shape_of
 from aligner_core.stages import Artifact, Source, Stage, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
@@ -25,6 +25,7 @@ from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData
 from w2s.weak_labels import LABELS, SelectWeakLabels
 
 INSTRUCTION_TOKENS = 40
+COMPARED = "by_"  # begins the names of systems that are corrected by one of `compared`
 
 
 def model_source(role: Role) -> Source:
@@ -129,6 +130,10 @@ class StageBuilder:
         systems = {
             "upstream": upstream,
             "aligned": self.correct(f"aligned-eval-s{seed}", upstream, seed),
+            **{
+                COMPARED + name: self.correct(f"by-{name}-eval-s{seed}", upstream, seed, corrector)
+                for name, corrector in self.recipe.compared.items()
+            },
             **{name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()},
         }
         return self.scores(systems, seed)
@@ -166,9 +171,9 @@ class StageBuilder:
         work = self._generation_work(role, rows, self.sizes.question)
         return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
 
-    def correct(self, name: str, answers: Artifact, seed: int) -> Artifact:
-        """The corrections of a model's answers by the recipe's corrector."""
-        settings = self.recipe.corrector
+    def correct(self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None) -> Artifact:
+        """The corrections of a model's answers, by the recipe's corrector or another."""
+        settings = corrector or self.recipe.corrector
         task = CorrectAnswers(
             corrector=bare(settings), name=describe(bare(settings)), generation=self.generation,
             precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed),
