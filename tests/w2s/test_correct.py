@@ -19,7 +19,10 @@ KEY = "sk-never-to-be-seen-0123456789"
 
 
 def test_standard_input_becomes_standard_output_and_nothing_else_is_there() -> None:
-    rows = [{"question": "Why?", "answer": "So.", "note": 1}, {"id": "b", "question": "Wo?", "answer": "Dä\u2028."}]
+    rows = [
+        {"question": "Why?", "answer": "So.", "note": 1},
+        {"id": "b", "question": "Wo?", "answer": "Dä\u2028.", "finished": False},
+    ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     result = w2s("correct", "--corrector", "identity", "--profile", "smoke", text=text)
     assert result.returncode == 0, result.stderr
@@ -27,6 +30,7 @@ def test_standard_input_becomes_standard_output_and_nothing_else_is_there() -> N
     assert [row["correction"] for row in written] == ["So.", "Dä\u2028."]
     assert [row["corrector"] for row in written] == ["identity", "identity"]
     assert written[0]["note"] == 1
+    assert [row["finished"] for row in written] == [True, False], "a copy of a cut answer is cut"
     assert "2 corrections, 100.0 % copies, edit ratio 0.00" in result.stderr
 
 
