@@ -156,7 +156,9 @@ def _repaired(document: dict[str, Any], error: ValidationError) -> dict[str, Any
     repaired = copy.deepcopy(document)
     for detail in error.errors():
         location = [part for part in detail["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-        if location and location[0] == "roles" and len(location) >= 2 and detail["type"] != "extra_forbidden":
+        if not location:  # keys that do not go together: none of them is the faulty one
+            continue
+        if location[0] == "roles" and len(location) >= 2 and detail["type"] != "extra_forbidden":
             repaired.setdefault("roles", {})[location[1]] = PLACEHOLDER_ROLE
             continue
         if detail["type"] == "missing":
@@ -186,6 +188,9 @@ def _remove(document: Any, location: Sequence[Any]) -> None:
 
 def _explain(kind: type[BaseModel], detail: Any, file: str) -> Problem:
     location = [str(part) for part in detail["loc"]]
+    message = detail["msg"].removeprefix("Value error, ")
+    if not location:  # keys that do not go together
+        return Problem(file, message, "see docs/recipe.md")
     where = f"{file}: {'.'.join(location)}"
     owner = _model_at(kind, location[:-1])
     known = list(owner.model_fields) if owner else []
@@ -196,7 +201,6 @@ def _explain(kind: type[BaseModel], detail: Any, file: str) -> Problem:
     description = owner.model_fields[location[-1]].description if owner and location[-1] in known else None
     if detail["type"] == "missing":
         return Problem(where, "is required and missing", f"add it: {description or location[-1]}")
-    message = detail["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
     return Problem(where, message + shown, description or "see docs/recipe.md")
 

@@ -419,6 +419,10 @@ class Recipe(Strict):
         AlignerCorrector(), description="what corrects the answers: a kind with its settings, or a line such as "
         "stack:[cai, aligner] (docs/correctors.md)"
     )  # fmt: skip
+    compared: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Corrector] = Field(
+        {},
+        description="name -> further correctors of the upstream's answers to the held-out questions, for the report",
+    )
     weak_labels: WeakLabels = Field(WeakLabels(), description="rules for weak labels")
     student: Student | None = Field(
         Student(), description="the strong student; null = the Aligner alone, without student, floor and ceiling"

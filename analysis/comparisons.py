@@ -16,6 +16,7 @@ WEAK_TO_STRONG = (
     ("student_more", "student"),
     ("student_more", "upstream"),
 )
+COMPARED = "by_"  # a further corrector's system: the upstream's answers corrected by it
 MEANINGS = {
     "upstream": "the strong model as it came",
     "aligned": "its answers corrected by the Aligner",
@@ -42,7 +43,8 @@ def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     """
     if not is_ida(systems):
         arms = [pair for arm in systems if arm.startswith(ARM) for pair in ((arm, "upstream"), (arm, "aligned"))]
-        return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)] + arms
+        compared = [(system, "upstream") for system in systems if system.startswith(COMPARED)]
+        return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)] + arms + compared
     letters = sorted(systems)
     return [(second, first) for first, second in pairwise(letters)] + [
         (second, first) for first, second in zip(letters, letters[2:], strict=False)
@@ -66,6 +68,8 @@ def meaning(system: str) -> str:
         return MEANINGS[system]
     if system.startswith(ARM):
         return f"the upstream's answers corrected by the Aligner of the arm {system.removeprefix(ARM)}"
+    if system.startswith(COMPARED):
+        return f"the upstream's answers corrected by {system.removeprefix(COMPARED)}"
     number, corrected = divmod(ord(system) - ord("A"), 2)
     model = "the upstream" if number == 0 else f"the model after round {number}"
     return f"{model}, its answers corrected by the Aligner" if corrected else model

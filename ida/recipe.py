@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from aligner_core.recipe import Count, Recipe, Strict
+from aligner_core.recipe import Count, Recipe, Strict, Student
 
 
 class Rounds(Strict):
@@ -23,10 +23,16 @@ class IdaRecipe(Recipe):
 
     rounds: Rounds = Field(Rounds(), description="amplify and distil")
 
-    @model_validator(mode="after")
-    def _has_a_student_and_no_arms(self) -> IdaRecipe:
-        if self.student is None:
-            raise ValueError("IDA distils into a student; give the section student")
-        if self.arms:
-            raise ValueError("IDA has no arms; make a recipe of each Aligner")
-        return self
+    @field_validator("student")
+    @classmethod
+    def _distils(cls, student: Student | None) -> Student:
+        if student is None:
+            raise ValueError("IDA distils into a student; give this section")
+        return student
+
+    @field_validator("arms", "compared")
+    @classmethod
+    def _compares_rounds(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value:
+            raise ValueError("belongs to weak-to-strong recipes; IDA compares its rounds")
+        return value

@@ -15,7 +15,7 @@ from aligner_core.errors import Problem, UserError
 from aligner_core.mixing import mixed_counts
 from aligner_core.model_ids import model_identity, parse_endpoint
 from aligner_core.profile import Profile
-from aligner_core.recipe import PARTS, Data, Generation, Part, Recipe, Role, Shape, Training, WarmUp
+from aligner_core.recipe import PARTS, Corrector, Data, Generation, Part, Recipe, Role, Shape, Training, WarmUp
 from aligner_core.shapes import shape_of
 from aligner_core.stages import Artifact, Source, Stage, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
@@ -26,6 +26,7 @@ from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData, SourceUs
 from w2s.weak_labels import LABELS, SelectWeakLabels
 
 INSTRUCTION_TOKENS = 40
+COMPARED = "by_"  # begins the names of systems that are corrected by one of `compared`
 
 
 def model_source(role: Role) -> Source:
@@ -138,6 +139,8 @@ class StageBuilder:
             recipe = self.recipe.model_copy(update={"aligner": self.recipe.arm(arm)})
             builder = StageBuilder(recipe, self.profile, f"{arm}-")
             systems[f"aligned_{arm}"] = builder.correct(f"aligned-{arm}-eval-s{seed}", upstream, seed)
+        for name, corrector in self.recipe.compared.items():
+            systems[COMPARED + name] = self.correct(f"by-{name}-eval-s{seed}", upstream, seed, corrector)
         if self.recipe.student:
             systems |= self._strong_systems(seed)
         return self.scores(systems, seed)
@@ -188,9 +191,9 @@ class StageBuilder:
         work = self._generation_work(role, rows, self.sizes.question)
         return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
 
-    def correct(self, name: str, answers: Artifact, seed: int) -> Artifact:
-        """The corrections of a model's answers by the recipe's corrector."""
-        settings = self.recipe.corrector
+    def correct(self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None) -> Artifact:
+        """The corrections of a model's answers, by the recipe's corrector or another."""
+        settings = corrector or self.recipe.corrector
         task = CorrectAnswers(
             corrector=bare(settings), name=describe(bare(settings)), generation=self.generation,
             precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed),

@@ -29,7 +29,10 @@ PRINCIPLES = (
     "Where it declines, it must say why in a kind way and offer something that does help.",
 )
 NOTHING = "NO CHANGE"
-ONLY_TEXT = "Write the new answer alone, between <revision> and </revision>, in the language of the question."
+ONLY_TEXT = (
+    "Write the new answer alone, between <revision> and </revision>, in the language of the question.\n\n"
+    "The question again: {question}"
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Method:
 
     Attributes:
         in_person: the model is told that the answer is its own last reply; else it reads both as a text.
-        critique, revision: the two requests; {principle} and {wish} are filled in.
+        critique, revision: the two requests; {question}, {answer}, {principle} and {wish} are filled in.
         may_stop: a critique that says NO CHANGE keeps the answer.
     """
 
@@ -102,7 +105,9 @@ class Prompted:
                 if critique.error or (self._method.may_stop and says_nothing(critique.text)):
                     going[index] = None
             requests = [
-                None if case is None or talk is None or critique is None else self._revision_request(talk, critique)
+                None
+                if case is None or talk is None or critique is None
+                else self._revision_request(case, talk, critique)
                 for case, talk, critique in zip(going, talks, critiques, strict=True)
             ]
             for index, reply in enumerate(self._step(f"revision-{number}", going, requests, bench)):
@@ -135,8 +140,9 @@ class Prompted:
             return conversation(request, case.history)
         return (*conversation(case.question, case.history), _turn("assistant", case.answer), _turn("user", request))
 
-    def _revision_request(self, talk: tuple[Turn, ...], critique: Completion) -> tuple[Turn, ...]:
-        return (*talk, _turn("assistant", critique.text), _turn("user", self._method.revision))
+    def _revision_request(self, case: Case, talk: tuple[Turn, ...], critique: Completion) -> tuple[Turn, ...]:
+        request = _filled(self._method.revision, question=case.question)
+        return (*talk, _turn("assistant", critique.text), _turn("user", request))
 
 
 def revision_in(reply: str) -> str | None:

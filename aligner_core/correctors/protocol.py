@@ -118,4 +118,4 @@ class Bench:
 
 def _case_key(case: Case) -> str:
     history = [part for turn in case.history or () for part in (turn.role, turn.content)]
-    return text_key(*history, case.question, case.answer)
+    return text_key(*history, case.question, case.answer, case.wish)

@@ -89,11 +89,14 @@ class CorrectAnswers(Task):
         stage.facts |= edit_facts([row["answer"] for row in written], [row["correction"] for row in written])
 
     def _row(self, row: Answer, revision: Revision) -> dict[str, Any]:
+        """The output row. An answer that was cut, and is left as it is, stays cut."""
+        content = row.row()
+        whole = revision.text != row.answer or content.get("finished", True)
         return {
-            **row.row(),
+            **content,
             "correction": revision.text,
             "corrector": self.name,
-            "finished": revision.finished,
+            "finished": revision.finished and whole,
             **revision.notes,
             "generated_tokens": revision.tokens,
         }

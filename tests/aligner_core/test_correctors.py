@@ -152,6 +152,7 @@ def test_a_prompted_corrector_criticises_and_then_revises(method: str, desk: Any
     critique, revision = engine.prompts[0], engine.prompts[-1]
     assert [turn.role for turn in revision.messages[-3:]] == ["user", "assistant", "user"]
     assert revision.messages[-2].content == "It is rude."
+    assert revision.messages[-1].content.endswith("The question again: question 5?")
     told = "\n".join(turn.content for turn in critique.messages)
     assert "question" in told
     assert "answer" in told

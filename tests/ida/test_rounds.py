@@ -47,6 +47,11 @@ def test_letters_are_compared_as_in_the_sources_table() -> None:
     assert meaning("D") == "the model after round 1, its answers corrected by the Aligner"
 
 
+def test_correctors_to_compare_are_refused_as_rounds_are_compared() -> None:
+    _, _, problems = load(IdaRecipe, "ida_quickstart", "smoke", ["compared={cai: cai}"])
+    assert "compared: belongs to weak-to-strong recipes" in str(problems[0])
+
+
 def test_two_rounds_run_to_their_report(tmp_path: Path) -> None:
     result = ida("run", "ida_quickstart", "--profile", "smoke", "--runs", tmp_path)
     assert result.returncode == 0, result.stderr + result.stdout

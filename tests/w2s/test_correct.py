@@ -19,7 +19,10 @@ KEY = "sk-never-to-be-seen-0123456789"
 
 
 def test_standard_input_becomes_standard_output_and_nothing_else_is_there() -> None:
-    rows = [{"question": "Why?", "answer": "So.", "note": 1}, {"id": "b", "question": "Wo?", "answer": "Dä\u2028."}]
+    rows = [
+        {"question": "Why?", "answer": "So.", "note": 1},
+        {"id": "b", "question": "Wo?", "answer": "Dä\u2028.", "finished": False},
+    ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     result = w2s("correct", "--corrector", "identity", "--profile", "smoke", text=text)
     assert result.returncode == 0, result.stderr
@@ -27,6 +30,7 @@ def test_standard_input_becomes_standard_output_and_nothing_else_is_there() -> N
     assert [row["correction"] for row in written] == ["So.", "Dä\u2028."]
     assert [row["corrector"] for row in written] == ["identity", "identity"]
     assert written[0]["note"] == 1
+    assert [row["finished"] for row in written] == [True, False], "a copy of a cut answer is cut"
     assert "2 corrections, 100.0 % copies, edit ratio 0.00" in result.stderr
 
 
@@ -118,16 +122,21 @@ refuse]}"""
 
 def test_a_recipe_can_stack_correctors_whose_scorer_sees_w_alone(smoke_run: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke_run, tmp_path / "quickstart")
-    result = w2s("run", "quickstart", "--profile", "smoke", "--runs", tmp_path, "--set", STACK)
+    compared = "compared={three: 'stack:[aligner, aligner, aligner]', cai: cai}"
+    result = w2s("run", "quickstart", "--profile", "smoke", "--runs", tmp_path, "--set", STACK, "--set", compared)
     assert result.returncode == 0, result.stderr + result.stdout
     expected = {"selector", "aligned-eval-s42", "corrections-s42", "weak-labels-s42", "student-s42",
-                "student-eval-s42", "scores-s42"}  # fmt: skip
+                "student-eval-s42", "scores-s42", "by-three-eval-s42", "by-cai-eval-s42"}  # fmt: skip
     assert set(begun(result.stdout)) == expected
     stages = tmp_path / "quickstart" / "stages"
     selector = read_json(next(stages.glob("selector-*")) / "manifest.json")
     scorer = read_json(next(stages.glob("scorer-*")) / "manifest.json")
     assert set(selector["inputs"]) == {"model", "records_w"}
     assert selector["settings"]["seed"] != scorer["settings"]["seed"]
+    report = read_json(tmp_path / "quickstart" / "report.json")
+    assert {("by_three", "upstream"), ("by_cai", "upstream")} <= {
+        (row["a"], row["b"]) for row in report["comparisons"]
+    }
     newest = max(stages.glob("corrections-s42-*"), key=lambda path: path.stat().st_mtime)
     facts = read_json(newest / "manifest.json")["facts"]
     assert {"copy_rate", "edit_ratio", "length_ratio", "generated_tokens", "tokens_per_second"} <= set(facts)
