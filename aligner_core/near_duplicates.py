@@ -91,7 +91,7 @@ def fingerprint(text: str) -> Fingerprint:
 
 
 class DuplicateIndex:
-    """Texts seen so far, asked whether a further one is among them. Memory: about 4 KB a text at threshold 0.8."""
+    """Texts seen so far, asked whether a further one is among them. Memory: about 4 KB a text."""
 
     def __init__(self, threshold: float) -> None:
         from rensa import RMinHashLSH

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from aligner_core.data_sources import read_source
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import write_jsonl
-from aligner_core.leakage import EvaluationQuestions
 from aligner_core.mixing import by_hash, mix
 from aligner_core.recipe import DataSource, Leakage, Limits
 from aligner_core.records import Answer, Correction, Question, Reading, question_key, shortened
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
+
+if TYPE_CHECKING:
+    from aligner_core.leakage import EvaluationQuestions
 
 WEAK, STRONG, QUERIES, EVALUATION = "weak.jsonl", "strong.jsonl", "queries.jsonl", "evaluation.jsonl"
 DROPPED = "dropped.jsonl"
@@ -66,6 +68,8 @@ class PrepareData(Task):
     answers: Literal["sampled", "given"]
 
     def run(self, stage: StageContext) -> None:
+        from aligner_core.leakage import EvaluationQuestions
+
         dropped = Dropped()
         corrections = self._load(stage, "corrections", Correction, dropped)
         # Whose answers are given must carry one; else an answer is one key among others.
