@@ -114,7 +114,10 @@ def _replaced(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
 
 
 def _merge(target: dict[str, Any], values: dict[str, Any]) -> None:
+    """Put values over the target's, key by key; a section that the target switched off (null) stays off."""
     for key, value in values.items():
+        if isinstance(value, dict) and key in target and target[key] is None:
+            continue
         if isinstance(value, dict) and isinstance(target.get(key), dict):
             _merge(target[key], value)
         else:

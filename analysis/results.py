@@ -118,7 +118,8 @@ def corrections(run: RunData) -> dict[str, Any]:
 def published_rows(run: RunData, first: str, second: str) -> list[dict[str, Any]]:
     """What the source published for the same comparison, by the same method of distillation."""
     letters = LETTERS.get(first, first), LETTERS.get(second, second)
-    method = PUBLISHED_METHODS.get(run.recipe["student"]["method"])
+    student = run.recipe["student"] or {}
+    method = PUBLISHED_METHODS.get(student.get("method", ""))
     table = published.load("ida_averages")
     rows = table[
         (table["first"] == letters[0])

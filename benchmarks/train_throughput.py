@@ -4,9 +4,9 @@
 
 One process, the same records in the same optimizer steps of 16, the same model and dtype, no checkpointing. The
 original's way: random micro-batches of four, padded to the longest of them, and logits of every position. Prints
-tokens per second of the training itself, padding, and peak memory over what was there before; and, as a share of the rate at
-which this machine multiplies bf16 matrices in the same run, what 6 operations per weight and token come to. The last
-line is JSON. Let nothing else run beside it.
+tokens per second of the training itself, padding, and peak memory over what was there before; and what 6 operations
+per weight and token come to, as a share of the rate at which this machine multiplies bf16 matrices in the same run.
+The last line is JSON. Let nothing else run beside it.
 """
 
 from __future__ import annotations
