@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aligner_core.recipe import Generation
 from aligner_core.records import Turn
 
 if TYPE_CHECKING:
     from aligner_core.stage_context import ModelLocation, StageContext
+
+COPY_AWARE = "copy_aware.json"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Engine(Protocol):
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]: ...
 
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        """What the manifest should say about the decoding so far: speed, acceptance, copy rate."""
+        return {}
+
     def close(self) -> None: ...
 
 
@@ -77,4 +84,4 @@ def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = N
         return VllmEngine(model, stage.profile, frame)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, stage.profile, frame)
+    return TransformersEngine(model, stage.profile, frame, stage.folder / COPY_AWARE)

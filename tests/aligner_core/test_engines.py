@@ -6,18 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from aligner_core.configuration import find_profile, read_yaml
-from aligner_core.embedded_models import local_folder
+from aligner_core.embedded_models import byte_tokenizer, local_folder
+from aligner_core.engines.cpu_linear import pack_linear_layers
 from aligner_core.engines.protocol import Prompt, Sampling, sampling_of
 from aligner_core.engines.transformers_engine import TransformersEngine
+from aligner_core.files import read_json
 from aligner_core.profile import Profile
 from aligner_core.recipe import Generation
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import conversation
+from aligner_core.templates import conversation, prompt_ids
 
 TINY = ModelLocation(local_folder("embedded:tiny-random"))
 QUESTIONS = ["Hi", "What is rain?", "Tell me about the sea and the wind.", "Why?", "How are you today?"]
@@ -62,6 +68,108 @@ def test_the_published_preset_is_the_papers() -> None:
     published = sampling_of(Generation(preset="published", max_new_tokens=7))
     assert published == Sampling(7, temperature=0.5, top_k=10, top_p=0.95, repetition_penalty=1.1)
     assert sampling_of(Generation(max_new_tokens=7)) == Sampling(7)
+
+
+@pytest.fixture(scope="module")
+def drafting() -> TransformersEngine:
+    return TransformersEngine(TINY, smoke(generation={"batch": 3, "copy_aware": "on"}))
+
+
+def test_sequences_that_take_the_place_of_ended_ones_are_decoded_as_alone(
+    engine: TransformersEngine, drafting: TransformersEngine
+) -> None:
+    prompts = [Prompt(conversation(question * times)) for question in QUESTIONS for times in (1, 2, 9)]
+    together = drafting.generate(prompts, Sampling(max_new_tokens=40), seed=0)
+    assert together == [engine.generate([prompt], Sampling(max_new_tokens=40), seed=0)[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize("longest", [1, 2, 24, 60])
+def test_drafts_never_change_greedy_output(
+    engine: TransformersEngine, drafting: TransformersEngine, longest: int
+) -> None:
+    greedy = Sampling(max_new_tokens=longest)
+    plain = engine.generate(PROMPTS, greedy, seed=0)
+    before = drafting.statistics["tokens"]
+    for change in (lambda text: text, lambda text: text[3:], lambda text: text[:9] + "xy" + text[10:], lambda _: ""):
+        drafts = [replace(prompt, draft=change(item.text)) for prompt, item in zip(PROMPTS, plain, strict=True)]
+        assert drafting.generate(drafts, greedy, seed=0) == plain
+    assert drafting.statistics["tokens"] > before
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> ModelLocation:
+    """The tiny model, brought to write letters alone: text that is the same tokens again when it is a draft."""
+    folder = tmp_path_factory.mktemp("writer")
+    model = AutoModelForCausalLM.from_pretrained(TINY.folder)
+    tokenizer = AutoTokenizer.from_pretrained(TINY.folder)
+    others = [token for text, token in tokenizer.get_vocab().items() if not text.isascii() or not text.isalpha()]
+    with torch.no_grad():
+        model.lm_head.weight[others] = 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ModelLocation(str(folder))
+
+
+def test_a_model_that_copies_takes_several_tokens_at_a_step(writer: ModelLocation) -> None:
+    plain = TransformersEngine(writer, smoke()).generate(PROMPTS, Sampling(max_new_tokens=60), seed=0)
+    drafts = [replace(prompt, draft=item.text) for prompt, item in zip(PROMPTS, plain, strict=True)]
+    engine = TransformersEngine(writer, smoke(generation={"batch": 8, "copy_aware": "on"}))
+    assert engine.generate(drafts, Sampling(max_new_tokens=60), seed=0) == plain
+    assert engine.statistics["tokens_per_step"] > 5
+    assert engine.statistics["acceptance"] > 0.9
+    assert engine.statistics["copy_rate"] > 0.9
+
+
+def test_the_probe_changes_no_output_and_says_why(
+    engine: TransformersEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = tmp_path / "copy_aware.json"
+    auto = TransformersEngine(TINY, smoke(generation={"batch": 1}), memory=memory)
+    greedy = Sampling(max_new_tokens=48)
+    prompts = [replace(prompt, draft="rain and sea") for prompt in PROMPTS]
+    assert auto.generate(prompts, greedy, seed=0) == engine.generate(PROMPTS, greedy, seed=0)
+    assert "copy-aware decoding: o" in capsys.readouterr().out
+    assert read_json(memory)["limit"] == auto.statistics["draft_limit"]
+    assert "tokens/s" in auto.statistics["why"]
+
+
+def test_sampled_output_ignores_drafts(drafting: TransformersEngine) -> None:
+    published = sampling_of(Generation(preset="published", max_new_tokens=24))
+    drafts = [replace(prompt, draft="rain and sea") for prompt in PROMPTS]
+    assert drafting.generate(drafts, published, seed=1) == drafting.generate(PROMPTS, published, seed=1)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_greedy_output_is_that_of_transformers_generate(tmp_path: Path, window: int | None) -> None:
+    tokenizer = byte_tokenizer()
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, initializer_range=0.2, sliding_window=window, tie_word_embeddings=False,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = MistralForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    engine = TransformersEngine(ModelLocation(str(tmp_path)), smoke(generation={"batch": 2, "copy_aware": "on"}))
+    completions = engine.generate(PROMPTS, Sampling(max_new_tokens=30), seed=0)
+    for prompt, completion in zip(PROMPTS, completions, strict=True):
+        ids = torch.tensor([prompt_ids(tokenizer, prompt.messages)])
+        with torch.inference_mode():
+            expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=30, do_sample=False)
+        written = [token for token in expected[0, ids.shape[1] :].tolist() if token != tokenizer.eos_token_id]
+        assert completion.text == str(tokenizer.decode(written)).strip()
+
+
+def test_weights_laid_out_for_the_cpu_give_the_same_results() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.ReLU(), torch.nn.Linear(96, 32, bias=False))
+    model = model.bfloat16()
+    states = torch.randn(3, 5, 64).bfloat16()
+    before = model(states)
+    pack_linear_layers(model)
+    assert not any(isinstance(module, torch.nn.Linear) for module in model.modules())
+    torch.testing.assert_close(model(states), before, rtol=1e-2, atol=1e-2)
 
 
 VLLM = """
