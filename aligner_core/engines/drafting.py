@@ -70,10 +70,3 @@ def accepted(proposal: Sequence[int], chosen: Sequence[int]) -> int:
     """
     pairs = zip(proposal, chosen, strict=False)
     return next((place for place, (guess, choice) in enumerate(pairs) if guess != choice), len(proposal))
-
-
-def copy_rate(draft: Sequence[int], output: Sequence[int]) -> float:
-    """Share of the output's tokens that continue a copy of the draft."""
-    drafter = Drafter(draft)
-    drafter.follow(output)
-    return drafter.copied / max(1, drafter.followed)

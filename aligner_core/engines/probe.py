@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from aligner_core.engines.drafting import LONGEST
+from aligner_core.engines.drafting import LONGEST, Drafter
 from aligner_core.files import read_json, write_json
 
 LIMITS = (0, LONGEST // 4, LONGEST)  # how many tokens may be proposed at once; 0 is plain decoding
@@ -33,6 +33,10 @@ class Tally:
         self.proposed += proposed
         self.accepted += accepted
         self.seconds += seconds
+
+    def merge(self, other: Tally) -> None:
+        self.add(other.sequence_steps, other.tokens, other.proposed, other.accepted, other.seconds)
+        self.steps += other.steps - 1
 
     @property
     def speed(self) -> float:
@@ -115,3 +119,33 @@ class DraftPolicy:
 
     def facts(self) -> dict[str, Any]:
         return {} if self._verdict is None else {"draft_limit": self._verdict.limit, "why": self._verdict.why}
+
+
+@dataclass
+class DecodingRecord:
+    """What an engine tells the manifest of its work."""
+
+    total: Tally = field(default_factory=Tally)
+    copied: int = 0
+    drafted: int = 0
+
+    def saw(self, drafter: Drafter) -> None:
+        """An output with a draft is complete."""
+        self.copied += drafter.copied
+        self.drafted += drafter.followed
+
+    def facts(self, policy: DraftPolicy) -> dict[str, Any]:
+        total = self.total
+        facts: dict[str, Any] = {
+            "tokens": total.tokens,
+            "seconds": round(total.seconds, 1),
+            "tokens_per_second": round(total.speed, 1),
+        }
+        if self.drafted:
+            facts |= {
+                "copy_rate": round(self.copied / self.drafted, 3),
+                "acceptance": round(total.accepted / max(1, total.proposed), 3),
+                "tokens_per_step": round(total.tokens / max(1, total.sequence_steps), 2),
+                **policy.facts(),
+            }
+        return facts

@@ -25,6 +25,11 @@ class Sampling:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
 
+    @property
+    def plain_greedy(self) -> bool:
+        """The next token is the model's best one: what a draft can be checked against."""
+        return self.temperature == 0 and self.repetition_penalty == 1.0
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -81,7 +86,7 @@ def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = N
     if stage.profile.generation.engine == "vllm":
         from aligner_core.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(model, stage.profile, frame)
+        return VllmEngine(model, stage.profile, frame, stage.folder / COPY_AWARE)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, stage.profile, frame, stage.folder / COPY_AWARE)

@@ -24,7 +24,7 @@ from transformers import (
 from aligner_core.engines.cpu_linear import pack_linear_layers
 from aligner_core.engines.drafting import Drafter, accepted
 from aligner_core.engines.packed_attention import NAME, KeyValueStore
-from aligner_core.engines.probe import DraftPolicy, Probe, Tally
+from aligner_core.engines.probe import DecodingRecord, DraftPolicy, Probe
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.files import digest
 from aligner_core.profile import Profile
@@ -68,8 +68,7 @@ class TransformersEngine:
         self._batch = profile.generation.batch
         self._device = profile.device.kind
         self._policy = DraftPolicy(profile.generation.copy_aware, memory)
-        self._total = Tally()
-        self._copied = self._followed = 0
+        self._record = DecodingRecord()
         self.tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()), frame)
         network: Any = AutoModelForCausalLM.from_pretrained(
             model.folder, dtype=getattr(torch, profile.precision), attn_implementation=NAME, **model.arguments()
@@ -82,8 +81,7 @@ class TransformersEngine:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         sequences = [self._sequence(index, prompt) for index, prompt in enumerate(prompts)]
         call = digest([len(sequences), *([item.prompt for item in sequences[::50]])])
-        drafts = sampling.temperature == 0 and sampling.repetition_penalty == 1.0
-        limit = self._policy.limit(call) if drafts and any(item.drafter for item in sequences) else 0
+        limit = self._policy.limit(call) if sampling.plain_greedy and any(item.drafter for item in sequences) else 0
         probe = Probe() if limit is None else None
         torch.manual_seed(seed)
         self._decode(sequences, sampling, limit or 0, probe)
@@ -91,8 +89,7 @@ class TransformersEngine:
             self._policy.learn(call, probe.verdict())
         for item in sequences:
             if item.drafter:
-                self._copied += item.drafter.copied
-                self._followed += item.drafter.followed
+                self._record.saw(item.drafter)
         return [
             Completion(str(self.tokenizer.decode(item.output)).strip(), len(item.output), item.finished)
             for item in sequences
@@ -100,16 +97,7 @@ class TransformersEngine:
 
     @property
     def statistics(self) -> Mapping[str, Any]:
-        total = self._total
-        return {
-            "tokens": total.tokens,
-            "seconds": round(total.seconds, 1),
-            "tokens_per_second": round(total.speed, 1),
-            "tokens_per_step": round(total.tokens / max(1, total.sequence_steps), 2),
-            "acceptance": round(total.accepted / max(1, total.proposed), 3),
-            "copy_rate": round(self._copied / max(1, self._followed), 3),
-            **self._policy.facts(),
-        }
+        return self._record.facts(self._policy)
 
     def close(self) -> None:
         del self._model
@@ -134,7 +122,7 @@ class TransformersEngine:
                 limit = probe.next_limit()
             counts = self._step(active, store, choose, limit, sampling.max_new_tokens)
             seconds = time.perf_counter() - began
-            self._total.add(*counts, seconds)
+            self._record.total.add(*counts, seconds)
             if probe and not fresh:
                 probe.tallies[limit].add(*counts, seconds)
             self._release(active, store, sampling.max_new_tokens)
