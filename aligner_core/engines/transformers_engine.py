@@ -67,7 +67,7 @@ class TransformersEngine:
     ) -> None:
         self._batch = profile.generation.batch
         self._device = profile.device.kind
-        self._policy = DraftPolicy(profile.generation.copy_aware, memory)
+        self.policy = DraftPolicy(profile.generation.copy_aware, memory)
         self._record = DecodingRecord()
         self.tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()), frame)
         network: Any = AutoModelForCausalLM.from_pretrained(
@@ -81,12 +81,12 @@ class TransformersEngine:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         sequences = [self._sequence(index, prompt) for index, prompt in enumerate(prompts)]
         call = digest([len(sequences), *([item.prompt for item in sequences[::50]])])
-        limit = self._policy.limit(call) if sampling.plain_greedy and any(item.drafter for item in sequences) else 0
+        limit = self.policy.limit(call) if sampling.plain_greedy and any(item.drafter for item in sequences) else 0
         probe = Probe() if limit is None else None
         torch.manual_seed(seed)
         self._decode(sequences, sampling, limit or 0, probe)
         if probe:
-            self._policy.learn(call, probe.verdict())
+            self.policy.learn(call, probe.verdict())
         for item in sequences:
             if item.drafter:
                 self._record.saw(item.drafter)
@@ -97,7 +97,7 @@ class TransformersEngine:
 
     @property
     def statistics(self) -> Mapping[str, Any]:
-        return self._record.facts(self._policy)
+        return self._record.facts(self.policy)
 
     def close(self) -> None:
         del self._model

@@ -32,6 +32,9 @@ class AnswerDrafter:
         self._runner: Any = None
         self.begin_call(None, 0)
 
+    def load_model(self, model: Any) -> None:
+        """vLLM calls this for every drafter; there is nothing to load."""
+
     def begin_call(self, runner: Any, limit: int | None) -> None:
         """Requests of a new call are coming. `limit` None probes."""
         self._runner = runner

@@ -33,7 +33,7 @@ class VllmEngine:
         except ImportError as error:
             fix = "bash .ci/install vllm; or set generation.engine: transformers in the profile"
             raise UserError(Problem("generation.engine", "vllm is not installed", fix)) from error
-        self._policy = DraftPolicy(profile.generation.copy_aware, memory)
+        self.policy = DraftPolicy(profile.generation.copy_aware, memory)
         self._drafts = profile.generation.copy_aware != "off"
         self._record = DecodingRecord()
         drafting: dict[str, Any] = (
@@ -76,7 +76,7 @@ class VllmEngine:
         ids = [prompt_ids(self.tokenizer, prompt.messages) for prompt in prompts]
         call = digest([len(ids), *ids[::50]])
         if self._drafts:
-            self._llm.collective_rpc("begin_drafting", args=(self._policy.limit(call) if any(drafts) else 0,))
+            self._llm.collective_rpc("begin_drafting", args=(self.policy.limit(call) if any(drafts) else 0,))
         began = time.perf_counter()
         requests = self._llm.generate([{"prompt_token_ids": item} for item in ids], parameters, use_tqdm=False)
         outputs = [request.outputs[0] for request in requests]
@@ -85,7 +85,7 @@ class VllmEngine:
 
     @property
     def statistics(self) -> Mapping[str, Any]:
-        return self._record.facts(self._policy)
+        return self._record.facts(self.policy)
 
     def close(self) -> None:
         del self._llm
@@ -107,8 +107,9 @@ class VllmEngine:
         if self._drafts:
             report = self._llm.collective_rpc("drafting_report")[0]
             counted = Tally(**report["total"])
-            self._policy.learn(call, Verdict(**report["verdict"]) if report["verdict"] else None)
-        counted.seconds = seconds  # with reading prompts and passing messages
+            self.policy.learn(call, Verdict(**report["verdict"]) if report["verdict"] else None)
+        # What is passed on counts: not tokens beyond the length limit, but the time for prompts and messages.
+        counted.tokens, counted.seconds = tokens, seconds
         self._record.total.merge(counted)
         for draft, output in zip(drafts, outputs, strict=True):
             if draft:
