@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aligner_core.files import digest
 from aligner_core.recipe import Generation
 from aligner_core.records import Turn
 
 if TYPE_CHECKING:
     from aligner_core.stage_context import ModelLocation, StageContext
-
-COPY_AWARE = "copy_aware.json"
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,12 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
 
     @property
     def plain_greedy(self) -> bool:
         """The next token is the model's best one: what a draft can be checked against."""
-        return self.temperature == 0 and self.repetition_penalty == 1.0
+        return (self.temperature, self.repetition_penalty, self.frequency_penalty) == (0, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,11 @@ def sampling_of(generation: Generation) -> Sampling:
 
 def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = None) -> Engine:
     """The engine that the profile names, with the model loaded; `frame` replaces its chat template."""
+    memory = stage.folder / f"copy_aware-{digest([model.folder, frame])[:8]}.json"
     if stage.profile.generation.engine == "vllm":
         from aligner_core.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(model, stage.profile, frame, stage.folder / COPY_AWARE)
+        return VllmEngine(model, stage.profile, frame, memory)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, stage.profile, frame, stage.folder / COPY_AWARE)
+    return TransformersEngine(model, stage.profile, frame, memory)

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -168,7 +167,7 @@ class TransformersEngine:
             for place in range(end - len(proposal) - 1, end)
         ]
         logits = self._forward(new, store, [item.stored for item in active], wanted)
-        chosen = iter(choose([item.prompt + item.output for item in active], logits).tolist())
+        chosen = iter(choose(active, logits).tolist())
         tokens = right = 0
         for item, proposal in zip(active, proposals, strict=True):
             choices = list(islice(chosen, len(proposal) + 1))
@@ -209,29 +208,37 @@ class TransformersEngine:
 
 
 class _Chooser:
-    """The next tokens: the best ones, or samples after penalty, temperature, top-k and top-p."""
+    """The next tokens: the best ones, or samples after penalties, temperature, top-k and top-p."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self._sample = sampling.temperature > 0
-        self._penalty = RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)
-        self._penalised = sampling.repetition_penalty != 1.0
-        self._processors = LogitsProcessorList()
-        if self._sample:
-            self._processors.append(TemperatureLogitsWarper(sampling.temperature))
-        if self._sample and sampling.top_k:
-            self._processors.append(TopKLogitsWarper(sampling.top_k))
-        if self._sample and sampling.top_p < 1.0:
-            self._processors.append(TopPLogitsWarper(sampling.top_p))
+        self._sampling = sampling
+        self._repetition: Any = RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)
+        self._warpers: list[Any] = []
+        if sampling.temperature > 0:
+            self._warpers.append(TemperatureLogitsWarper(sampling.temperature))
+            if sampling.top_k:
+                self._warpers.append(TopKLogitsWarper(sampling.top_k))
+            if sampling.top_p < 1.0:
+                self._warpers.append(TopPLogitsWarper(sampling.top_p))
 
-    def __call__(self, contexts: Sequence[list[int]], logits: torch.Tensor) -> torch.Tensor:
-        """(rows, vocabulary) logits -> (rows,) tokens; `contexts` are all tokens of the row before."""
-        if self._penalised:
-            # Padded with the first token of each, which no penalty minds.
-            longest = max(map(len, contexts))
-            padded = [ids[:1] * (longest - len(ids)) + ids for ids in contexts]
-            ids: Any = torch.tensor(padded, device=logits.device)
-            logits = self._penalty(ids, cast(Any, logits.float()))
-        if not self._sample:
+    def __call__(self, active: Sequence[_Sequence], logits: torch.Tensor) -> torch.Tensor:
+        """Tokens for (rows, vocabulary) logits: one row per sequence, or, where there is no penalty, several."""
+        if self._sampling.plain_greedy:
             return logits.argmax(-1)
-        scores: Any = self._processors(cast(Any, None), cast(Any, logits.float()))
-        return torch.multinomial(scores.softmax(-1), 1)[:, 0]
+        logits = logits.float()
+        if self._sampling.frequency_penalty:
+            written = [(row, token) for row, item in enumerate(active) for token in item.output]
+            places = torch.tensor(written, dtype=torch.long, device=logits.device).view(-1, 2)
+            penalty = logits.new_tensor(-self._sampling.frequency_penalty)
+            logits = logits.index_put((places[:, 0], places[:, 1]), penalty, accumulate=True)
+        if self._sampling.repetition_penalty != 1.0:
+            texts = [item.prompt + item.output for item in active]
+            longest = max(map(len, texts))
+            # Padded with the first token of each, which counts once like every other.
+            padded = [ids[:1] * (longest - len(ids)) + ids for ids in texts]
+            logits = self._repetition(torch.tensor(padded, device=logits.device), logits)
+        if self._sampling.temperature == 0:
+            return logits.argmax(-1)
+        for warper in self._warpers:
+            logits = warper(None, logits)
+        return torch.multinomial(logits.softmax(-1), 1)[:, 0]

@@ -67,6 +67,7 @@ class VllmEngine:
                 top_k=sampling.top_k,
                 top_p=sampling.top_p,
                 repetition_penalty=sampling.repetition_penalty,
+                frequency_penalty=sampling.frequency_penalty,
                 seed=seed + index,
                 detokenize=False,
                 extra_args={vllm_drafter.DRAFT: draft} if draft else None,

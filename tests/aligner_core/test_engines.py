@@ -139,6 +139,15 @@ def test_sampled_output_ignores_drafts(drafting: TransformersEngine) -> None:
     assert drafting.generate(drafts, published, seed=1) == drafting.generate(PROMPTS, published, seed=1)
 
 
+def test_a_high_frequency_penalty_lets_no_token_be_written_twice(writer: ModelLocation) -> None:
+    engine = TransformersEngine(writer, smoke())
+    plain = engine.generate(PROMPTS, Sampling(max_new_tokens=20), seed=0)
+    penalised = engine.generate(PROMPTS, Sampling(max_new_tokens=20, frequency_penalty=1e4), seed=0)
+    assert any(len(set(item.text)) < len(item.text) for item in plain)
+    assert all(len(set(item.text)) == len(item.text) for item in penalised)
+    assert [item.text[0] for item in penalised] == [item.text[0] for item in plain]
+
+
 @pytest.mark.parametrize("window", [None, 7])
 def test_greedy_output_is_that_of_transformers_generate(tmp_path: Path, window: int | None) -> None:
     tokenizer = byte_tokenizer()
@@ -182,20 +191,43 @@ from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import conversation
 
 if __name__ == "__main__":
-    profile = Profile.model_validate({**read_yaml(find_profile("smoke")), "replace": {}})
-    engine = VllmEngine(ModelLocation(sys.argv[1]), profile)
-    prompts = [Prompt(conversation(question)) for question in json.loads(sys.argv[2])]
-    completions = engine.generate(prompts, Sampling(max_new_tokens=24), seed=0)
-    print(json.dumps([[item.text, item.tokens, item.finished] for item in completions]))
+    folder, copy_aware, calls = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    content = {**read_yaml(find_profile("smoke")), "replace": {}, "precision": "float32"}
+    content["generation"] = {"engine": "vllm", "batch": 4, "copy_aware": copy_aware}
+    engine = VllmEngine(ModelLocation(folder), Profile.model_validate(content))
+    written = []
+    for call in calls:
+        prompts = [Prompt(conversation(question), draft) for question, draft in call]
+        completions = engine.generate(prompts, Sampling(max_new_tokens=48), seed=0)
+        written.append([[item.text, item.tokens, item.finished] for item in completions])
+    print(json.dumps({"written": written, "statistics": dict(engine.statistics)}))
     engine.close()
 """
 
 
-@pytest.mark.slow
-def test_vllm_gives_the_tokens_that_transformers_gives(engine: TransformersEngine) -> None:
-    command = [sys.executable, "-c", VLLM, TINY.folder, json.dumps(QUESTIONS)]
+def vllm(model: ModelLocation, copy_aware: str, calls: list[list[tuple[str, str | None]]]) -> dict[str, Any]:
+    """What vLLM writes for calls of (question, draft), in float32 and a process of its own."""
+    command = [sys.executable, "-c", VLLM, model.folder, copy_aware, json.dumps(calls)]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"})
     assert result.returncode == 0, result.stderr[-3000:]
-    found = json.loads(result.stdout.splitlines()[-1])
-    expected = engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0)
-    assert found == [[item.text, item.tokens, item.finished] for item in expected]
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copy_aware", ["off", "on", "auto"])
+def test_vllm_gives_the_tokens_that_transformers_gives_with_and_without_drafts(
+    writer: ModelLocation, copy_aware: str
+) -> None:
+    engine = TransformersEngine(writer, smoke(precision="float32"))
+    plain = engine.generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
+    expected = [[item.text, item.tokens, item.finished] for item in plain]
+    calls: list[list[tuple[str, str | None]]] = [[(question, None) for question in QUESTIONS]]
+    for change in (lambda text: text, lambda text: text[:20] + "x" + text[21:], lambda text: text[5:]):
+        calls.append([(question, change(item.text)) for question, item in zip(QUESTIONS, plain, strict=True)])
+    found = vllm(writer, copy_aware, calls)
+    assert found["written"] == [expected] * len(calls)
+    if copy_aware == "on":
+        assert found["statistics"]["acceptance"] > 0.5
+        assert found["statistics"]["tokens_per_step"] > 2
+        assert found["statistics"]["copy_rate"] > 0.8
