@@ -11,7 +11,7 @@ from aligner_core.files import read_json, write_json
 
 LIMITS = (0, LONGEST // 4, LONGEST)  # how many tokens may be proposed at once; 0 is plain decoding
 TURN = 4  # steps; the limits take turns, so that all see the same rows, batch sizes and disturbances
-ENOUGH = 24  # steps of each before a verdict
+ENOUGH = 12  # steps of each before a verdict
 Setting = Literal["auto", "on", "off"]
 
 
@@ -63,10 +63,14 @@ class Verdict:
 
 @dataclass
 class Probe:
-    """Tries the limits in turns and counts what each yields."""
+    """Tries the limits in turns and counts what each yields, over as many calls as it takes."""
 
     tallies: dict[int, Tally] = field(default_factory=lambda: {limit: Tally() for limit in LIMITS})
     _steps: int = 0
+
+    def begin_call(self) -> None:
+        """The turns begin anew, so that a call is decoded alike whatever was before it."""
+        self._steps = 0
 
     def next_limit(self) -> int:
         """The limit of the step that comes now."""

@@ -20,6 +20,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from aligner_core.engines.adapters import adapter_of, merge_adapter
 from aligner_core.engines.cpu_linear import pack_linear_layers
 from aligner_core.engines.drafting import Drafter, accepted
 from aligner_core.engines.packed_attention import NAME, KeyValueStore
@@ -67,11 +68,14 @@ class TransformersEngine:
         self._batch = profile.generation.batch
         self._device = profile.device.kind
         self.policy = DraftPolicy(profile.generation.copy_aware, memory)
+        self._probe = Probe()
         self._record = DecodingRecord()
         self.tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()), frame)
         network: Any = AutoModelForCausalLM.from_pretrained(
             model.folder, dtype=getattr(torch, profile.precision), attn_implementation=NAME, **model.arguments()
         )
+        if adapter_of(model):
+            merge_adapter(network)
         self._model = network.to(self._device).eval()
         if self._device == "cpu" and profile.precision == "bfloat16" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
             pack_linear_layers(self._model)
@@ -81,11 +85,13 @@ class TransformersEngine:
         sequences = [self._sequence(index, prompt) for index, prompt in enumerate(prompts)]
         call = digest([len(sequences), *([item.prompt for item in sequences[::50]])])
         limit = self.policy.limit(call) if sampling.plain_greedy and any(item.drafter for item in sequences) else 0
-        probe = Probe() if limit is None else None
         torch.manual_seed(seed)
-        self._decode(sequences, sampling, limit or 0, probe)
-        if probe:
-            self.policy.learn(call, probe.verdict())
+        if limit is None:
+            self._probe.begin_call()
+            self._decode(sequences, sampling, self._probe.next_limit(), self._probe)
+            self.policy.learn(call, self._probe.verdict())
+        else:
+            self._decode(sequences, sampling, limit, None)
         for item in sequences:
             if item.drafter:
                 self._record.saw(item.drafter)

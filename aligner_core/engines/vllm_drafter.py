@@ -30,6 +30,7 @@ class AnswerDrafter:
     def __init__(self, vllm_config: Any) -> None:
         self._longest_sequence: int = vllm_config.model_config.max_model_len
         self._runner: Any = None
+        self.probe: Probe | None = None
         self.begin_call(None, 0)
 
     def load_model(self, model: Any) -> None:
@@ -39,7 +40,10 @@ class AnswerDrafter:
         """Requests of a new call are coming. `limit` None probes."""
         self._runner = runner
         self._limit = limit or 0
-        self.probe = Probe() if limit is None else None
+        self.probe = None if limit is not None else self.probe or Probe()
+        if self.probe:
+            self.probe.begin_call()
+            self._limit = self.probe.next_limit()
         self.total = Tally()
         self._drafters: dict[str, Drafter] = {}
         self._proposed: dict[str, int] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_core.engines import vllm_drafter
+from aligner_core.engines.adapters import adapter_of
 from aligner_core.engines.drafting import Drafter
 from aligner_core.engines.probe import DecodingRecord, DraftPolicy, Tally, Verdict
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
@@ -30,19 +31,22 @@ class VllmEngine:
             _prepare_cpu()
         try:
             from vllm import LLM
+            from vllm.lora.request import LoRARequest
         except ImportError as error:
             fix = "bash .ci/install vllm; or set generation.engine: transformers in the profile"
             raise UserError(Problem("generation.engine", "vllm is not installed", fix)) from error
         self.policy = DraftPolicy(profile.generation.copy_aware, memory)
         self._drafts = profile.generation.copy_aware != "off"
         self._record = DecodingRecord()
-        drafting: dict[str, Any] = (
-            {"speculative_config": vllm_drafter.SPECULATION, "worker_extension_cls": vllm_drafter.WORKER}
-            if self._drafts
-            else {}
-        )
+        more: dict[str, Any] = {}
+        if self._drafts:
+            more |= {"speculative_config": vllm_drafter.SPECULATION, "worker_extension_cls": vllm_drafter.WORKER}
+        adapter = adapter_of(model)
+        self._adapter = LoRARequest("adapter", 1, model.folder) if adapter else None
+        if adapter:
+            more |= {"enable_lora": True, "max_lora_rank": adapter.rank}
         self._llm = LLM(
-            model=model.folder,
+            model=adapter.base if adapter else model.folder,
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             dtype=profile.precision,
@@ -52,7 +56,7 @@ class VllmEngine:
             enable_prefix_caching=True,
             generation_config="vllm",
             seed=0,
-            **drafting,
+            **more,
         )
         self.tokenizer = prepare_tokenizer(self._llm.get_tokenizer(), frame)
 
@@ -79,7 +83,9 @@ class VllmEngine:
         if self._drafts:
             self._llm.collective_rpc("begin_drafting", args=(self.policy.limit(call) if any(drafts) else 0,))
         began = time.perf_counter()
-        requests = self._llm.generate([{"prompt_token_ids": item} for item in ids], parameters, use_tqdm=False)
+        requests = self._llm.generate(
+            [{"prompt_token_ids": item} for item in ids], parameters, use_tqdm=False, lora_request=self._adapter
+        )
         outputs = [request.outputs[0] for request in requests]
         self._learn(call, drafts, [output.token_ids for output in outputs], time.perf_counter() - began)
         return [self._completion(output.token_ids, output.finish_reason == "stop") for output in outputs]

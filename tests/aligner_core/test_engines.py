@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from aligner_core.configuration import find_profile, read_yaml
@@ -181,6 +182,31 @@ def test_weights_laid_out_for_the_cpu_give_the_same_results() -> None:
     torch.testing.assert_close(model(states), before, rtol=1e-2, atol=1e-2)
 
 
+@pytest.fixture(scope="module")
+def adapter(writer: ModelLocation, tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelLocation, ModelLocation]:
+    """A LoRA adapter that changes what the writer says, and the same model with whole weights."""
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(0)
+    settings = LoraConfig(r=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(writer.folder), settings)
+    model.save_pretrained(folder / "adapter")
+    model.merge_and_unload().save_pretrained(folder / "whole")
+    for name in ("adapter", "whole"):
+        AutoTokenizer.from_pretrained(writer.folder).save_pretrained(folder / name)
+    return ModelLocation(str(folder / "adapter")), ModelLocation(str(folder / "whole"))
+
+
+def test_an_adapter_writes_what_the_merged_model_writes(
+    writer: ModelLocation, adapter: tuple[ModelLocation, ModelLocation]
+) -> None:
+    greedy = Sampling(max_new_tokens=24)
+    apart, whole, without = (
+        TransformersEngine(model, smoke()).generate(PROMPTS, greedy, seed=0) for model in (*adapter, writer)
+    )
+    assert apart == whole
+    assert apart != without
+
+
 VLLM = """
 import json, sys
 from aligner_core.configuration import find_profile, read_yaml
@@ -231,3 +257,10 @@ def test_vllm_gives_the_tokens_that_transformers_gives_with_and_without_drafts(
         assert found["statistics"]["acceptance"] > 0.5
         assert found["statistics"]["tokens_per_step"] > 2
         assert found["statistics"]["copy_rate"] > 0.8
+
+
+@pytest.mark.slow
+def test_vllm_takes_an_adapter(adapter: tuple[ModelLocation, ModelLocation]) -> None:
+    plain = TransformersEngine(adapter[1], smoke()).generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
+    found = vllm(adapter[0], "on", [[(question, item.text) for question, item in zip(QUESTIONS, plain, strict=True)]])
+    assert found["written"] == [[[item.text, item.tokens, item.finished] for item in plain]]
