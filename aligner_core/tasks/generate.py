@@ -42,6 +42,7 @@ class AnswerQuestions(Task):
         written = generate_rows(
             stage, engine, questions, prompt, record, sampling_of(self.generation), self.seed, stage.folder / ANSWERS
         )
+        stage.facts["decoding"] = dict(engine.statistics)
         engine.close()
         stage.facts["unfinished"] = sum(not row["finished"] for row in written)
 
@@ -77,6 +78,7 @@ class CorrectAnswers(Task):
         written = generate_rows(
             stage, engine, answers, prompt, record, sampling_of(self.generation), self.seed, stage.folder / CORRECTIONS
         )
+        stage.facts["decoding"] = dict(engine.statistics)
         engine.close()
         stage.facts["unfinished"] = sum(not row["finished"] for row in written)
         stage.facts["identical"] = sum(row["correction"] == row["answer"] for row in written)
