@@ -81,13 +81,22 @@ def sampling_of(generation: Generation) -> Sampling:
     return Sampling(generation.max_new_tokens, temperature=0.5, top_k=10, top_p=0.95, repetition_penalty=1.1)
 
 
-def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = None) -> Engine:
-    """The engine that the profile names, with the model loaded; `frame` replaces its chat template."""
+def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = None, drafts: bool = True) -> Engine:
+    """The engine that the profile names, with the model loaded.
+
+    Args:
+        frame: replaces the model's chat template.
+        drafts: whether prompts will bring drafts; without, vLLM is not prepared for them and can schedule ahead.
+    """
+    profile = stage.profile
+    if not drafts:
+        place = profile.generation.model_copy(update={"copy_aware": "off"})
+        profile = profile.model_copy(update={"generation": place})
     memory = stage.folder / f"copy_aware-{digest([model.folder, frame])[:8]}.json"
-    if stage.profile.generation.engine == "vllm":
+    if profile.generation.engine == "vllm":
         from aligner_core.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(model, stage.profile, frame, memory)
+        return VllmEngine(model, profile, frame, memory)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, stage.profile, frame, memory)
+    return TransformersEngine(model, profile, frame, memory)

@@ -134,13 +134,14 @@ class TransformersEngine:
 
     def _read_shared(self, sequences: Sequence[_Sequence], store: KeyValueStore) -> int:
         """Read what all prompts begin with, once, into the last slot; returns its length."""
+        if len(sequences) < 2:
+            return 0
         first, last = min(item.prompt for item in sequences), max(item.prompt for item in sequences)
         shared = min(accepted(first, last), min(len(item.prompt) for item in sequences) - 1)
-        if shared and len(sequences) > 1:
-            self._forward([sequences[0].prompt[:shared]], store, [0], [shared - 1])
+        if shared:
+            self._forward([first[:shared]], store, [0], [shared - 1])
             store.copy(0, store.slots - 1, shared)
-            return shared
-        return 0
+        return shared
 
     def _admit(self, waiting: deque[_Sequence], active: list[_Sequence], store: KeyValueStore, shared: int) -> int:
         """Fill the free slots; returns how many tokens of prompts that adds to the step."""

@@ -18,7 +18,7 @@ ANSWERS, CORRECTIONS = "answers.jsonl", "corrections.jsonl"
 class AnswerQuestions(Task):
     """`questions` answered by `model`: kind qa, with `finished` where the answer reached its end."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     upstream: str
     generation: Generation
     precision: str
@@ -31,7 +31,7 @@ class AnswerQuestions(Task):
         from aligner_core.templates import conversation
 
         questions = read_records(stage.file("questions"), Question)
-        engine = open_engine(stage, stage.model("model"))
+        engine = open_engine(stage, stage.model("model"), drafts=False)
 
         def prompt(row: Question) -> Prompt:
             return Prompt(conversation(row.question, row.history))
@@ -50,7 +50,7 @@ class AnswerQuestions(Task):
 class CorrectAnswers(Task):
     """`answers` corrected by the trained Aligner `aligner`, asked in the form it was taught: kind qac."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     corrector: str
     generation: Generation
     precision: str

@@ -84,6 +84,20 @@ def test_sequences_that_take_the_place_of_ended_ones_are_decoded_as_alone(
     assert together == [engine.generate([prompt], Sampling(max_new_tokens=40), seed=0)[0] for prompt in prompts]
 
 
+def test_equal_prompts_a_prompt_that_begins_another_and_no_prompt(engine: TransformersEngine) -> None:
+    greedy = Sampling(max_new_tokens=24)
+    messages = [
+        conversation("Hi"),
+        conversation("Hi"),
+        conversation("Hi, you"),
+        (*conversation("Hi"), *conversation("x")),
+    ]
+    prompts = [Prompt(item) for item in messages]
+    alone = [engine.generate([prompt], greedy, seed=0)[0] for prompt in prompts]
+    assert engine.generate(prompts, greedy, seed=0) == alone
+    assert engine.generate([], greedy, seed=0) == []
+
+
 @pytest.mark.parametrize("longest", [1, 2, 24, 60])
 def test_drafts_never_change_greedy_output(
     engine: TransformersEngine, drafting: TransformersEngine, longest: int
