@@ -10,7 +10,7 @@ from aligner_core.engines.drafting import LONGEST, Drafter
 from aligner_core.files import read_json, write_json
 
 LIMITS = (0, LONGEST // 4, LONGEST)  # how many tokens may be proposed at once; 0 is plain decoding
-TURN = 4  # steps; the limits take turns, so that all see the same rows, batch sizes and disturbances
+TURN = 2  # steps; the limits take turns, so that all see the same rows, batch sizes and disturbances
 ENOUGH = 12  # steps of each before a verdict
 Setting = Literal["auto", "on", "off"]
 
@@ -73,8 +73,9 @@ class Probe:
         self._steps = 0
 
     def next_limit(self) -> int:
-        """The limit of the step that comes now."""
-        limit = LIMITS[self._steps // TURN % len(LIMITS)]
+        """The limit of the step that comes now. Each round begins with another one: texts are copied most at first."""
+        turn = self._steps // TURN
+        limit = LIMITS[(turn + turn // len(LIMITS)) % len(LIMITS)]
         self._steps += 1
         return limit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aligner_core.engines.drafting import LONGEST
-from aligner_core.engines.probe import ENOUGH, LIMITS, DraftPolicy, Probe, Verdict
+from aligner_core.engines.probe import ENOUGH, LIMITS, TURN, DraftPolicy, Probe, Verdict
 
 
 def probed(seconds: dict[int, float], steps: int = ENOUGH * len(LIMITS) + 8) -> Probe:
@@ -29,9 +29,15 @@ def test_the_fastest_limit_wins(best: int) -> None:
 
 
 def test_limits_take_turns_and_few_steps_give_no_verdict() -> None:
-    probe = probed(dict.fromkeys(LIMITS, 1.0), steps=ENOUGH)
-    assert {tally.steps for tally in probe.tallies.values()} == {ENOUGH // len(LIMITS)}
+    probe = probed(dict.fromkeys(LIMITS, 1.0), steps=2 * TURN * len(LIMITS))
+    assert {tally.steps for tally in probe.tallies.values()} == {2 * TURN}
     assert probe.verdict() is None
+
+
+def test_every_limit_comes_first_in_some_round() -> None:
+    probe = Probe()
+    limits = [probe.next_limit() for _ in range(TURN * len(LIMITS) ** 2)]
+    assert set(limits[:: TURN * len(LIMITS)]) == set(LIMITS)
 
 
 def test_a_resumed_stage_probes_the_same_call_again_and_keeps_the_verdict(tmp_path: Path) -> None:
