@@ -107,13 +107,14 @@ def prompts_of(rows: Sequence[Correction], template: CorrectionTemplate, stress:
     ]
 
 
-def measure(ways: Mapping[str, Generate], slices: Sequence[Sequence[Prompt]]) -> dict[str, Measured]:
-    """Every way on every slice, in turns; the first slice is not counted."""
+def measure(ways: Mapping[str, Generate], slices: Sequence[Sequence[Prompt]], few: int) -> dict[str, Measured]:
+    """Every way on every slice, in turns; the first slice is not counted. One by one takes `few` rows of each."""
     measured = {name: Measured() for name in ways}
     for number, prompts in enumerate(slices):
         for name, generate in ways.items():
+            chosen = prompts[:few] if name == ALONE else prompts
             began = time.perf_counter()
-            completions = generate(prompts)
+            completions = generate(chosen)
             seconds = time.perf_counter() - began
             if number:
                 result = measured[name]
@@ -166,9 +167,9 @@ def run_set(
     location: ModelLocation, arguments: argparse.Namespace,
 ) -> dict[str, Measured]:  # fmt: skip
     """Measure one set, print its lines, and check what was written."""
-    measured = measure(ways, slices)
-    lonely = measure({ALONE: alone}, [part[: arguments.one_by_one] for part in slices]) if alone else {}
-    for way, result in {**lonely, **measured}.items():
+    everything = measure({**({ALONE: alone} if alone else {}), **ways}, slices, arguments.one_by_one)
+    measured = {way: result for way, result in everything.items() if way != ALONE}
+    for way, result in everything.items():
         speeds = result.speeds()
         print(
             f"{name:>7} {way:<26} {statistics.median(speeds):7.1f} tokens/s  ({min(speeds):.1f} to {max(speeds):.1f})",
@@ -182,7 +183,7 @@ def run_set(
         for way, result in measured.items():
             behind, total = tokens_behind(location, prompts, [item.text for item in result.written[:CHECKED]])
             print(f"  {way}: {behind} of {total} tokens more than {NATS} nats behind the best one")
-    return {**lonely, **measured}
+    return everything
 
 
 def open_location(model: str) -> tuple[ModelLocation, CorrectionTemplate]:
