@@ -33,6 +33,9 @@ class GenerationPlace(Strict):
     engine: Literal["transformers", "vllm"] = Field("transformers", description="generation engine")
     batch: Count = Field(32, description="sequences decoded together")
     tensor_parallel: Count = Field(1, description="devices one copy of the model is spread over")
+    copy_aware: Literal["auto", "on", "off"] = Field(
+        "auto", description="draft corrections from their answers in greedy decoding; auto: as a probe finds fastest"
+    )
 
 
 class Endpoints(Strict):

@@ -13,7 +13,7 @@ import email.utils
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -59,6 +59,10 @@ class OpenAIEngine:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         """Raises UserError if the server refuses the key or does not know the model."""
         return asyncio.run(self._generate(prompts, sampling, seed))
+
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        return {}
 
     def close(self) -> None: ...
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from aligner_core.files import digest
 from aligner_core.model_ids import parse_endpoint
 from aligner_core.recipe import Generation
 from aligner_core.records import Turn
@@ -24,6 +25,11 @@ class Sampling:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
+
+    @property
+    def plain_greedy(self) -> bool:
+        """The next token is the model's best one: what a draft can be checked against."""
+        return (self.temperature, self.repetition_penalty, self.frequency_penalty) == (0, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class Engine(Protocol):
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]: ...
 
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        """What the manifest should say about the decoding so far: speed, acceptance, copy rate."""
+        return {}
+
     def close(self) -> None: ...
 
 
@@ -79,30 +90,43 @@ def sampling_of(generation: Generation, correcting: bool = False) -> Sampling:
     return Sampling(generation.max_new_tokens, temperature=0.5, top_k=10, top_p=0.95, repetition_penalty=1.1)
 
 
-def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = None) -> Engine:
-    """The engine that the profile names, with the model loaded; `frame` replaces its chat template.
+def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = None, drafts: bool = True) -> Engine:
+    """The engine that the profile names, with the model loaded.
 
     A model behind an endpoint is asked there. The endpoint frames conversations itself: it has to be started with a
     checkpoint that carries the right frame, as those trained here do.
+
+    Args:
+        frame: replaces the model's chat template.
+        drafts: whether prompts will bring drafts; without, vLLM is not prepared for them and can schedule ahead.
     """
+    profile = stage.profile
     if parse_endpoint(model.folder):
         from aligner_core.engines.openai_engine import OpenAIEngine
 
-        return OpenAIEngine(model.folder, stage.profile.endpoints)
-    if stage.profile.generation.engine == "vllm":
+        return OpenAIEngine(model.folder, profile.endpoints)
+    if not drafts:
+        place = profile.generation.model_copy(update={"copy_aware": "off"})
+        profile = profile.model_copy(update={"generation": place})
+    memory = stage.folder / f"copy_aware-{digest([model.folder, frame])[:8]}.json"
+    if profile.generation.engine == "vllm":
         from aligner_core.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(model, stage.profile, frame)
+        return VllmEngine(model, profile, frame, memory)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, stage.profile, frame)
+    return TransformersEngine(model, profile, frame, memory)
 
 
 class EngineSlot:
-    """Room for one open engine: asking for another one closes it, so that two models are never in memory at once."""
+    """Room for one open engine: asking for another one closes it, so that two models are never in memory at once.
 
-    def __init__(self, stage: StageContext) -> None:
+    What an engine has to say of its decoding goes into the stage's facts when it is closed.
+    """
+
+    def __init__(self, stage: StageContext, drafts: bool = True) -> None:
         self._stage = stage
+        self._drafts = drafts
         self._engine: Engine | None = None
         self._holds: tuple[ModelLocation, str | None] | None = None
 
@@ -110,10 +134,13 @@ class EngineSlot:
         if self._engine is None or self._holds != (model, frame):
             self.close()
             self._stage.progress.begin(f"loading {model.folder}")
-            self._engine, self._holds = open_engine(self._stage, model, frame), (model, frame)
+            self._engine = open_engine(self._stage, model, frame, self._drafts)
+            self._holds = (model, frame)
         return self._engine
 
     def close(self) -> None:
         if self._engine is not None:
+            if statistics := dict(self._engine.statistics):
+                self._stage.facts.setdefault("decoding", []).append(statistics)
             self._engine.close()
         self._engine = None

@@ -32,7 +32,7 @@ class AnswerQuestions(Task):
         from aligner_core.templates import conversation
 
         questions = read_records(stage.file("questions"), Question)
-        model, engines = stage.model("model"), EngineSlot(stage)
+        model, engines = stage.model("model"), EngineSlot(stage, drafts=False)
         served = parse_endpoint(model.folder) is not None
         bulk = Bulk(stage, [row.question for row in questions], shard_rows(stage.profile, served))
         prompts = [Prompt(conversation(row.question, row.history)) for row in questions]

@@ -6,19 +6,25 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from aligner_core.configuration import find_profile, read_yaml
-from aligner_core.embedded_models import local_folder
+from aligner_core.embedded_models import byte_tokenizer, local_folder
+from aligner_core.engines.cpu_linear import pack_linear_layers
 from aligner_core.engines.protocol import Prompt, Sampling, sampling_of
-from aligner_core.engines.transformers_engine import TransformersEngine, _Chooser
+from aligner_core.engines.transformers_engine import TransformersEngine
+from aligner_core.files import read_json
 from aligner_core.profile import Profile
 from aligner_core.recipe import Generation
 from aligner_core.stage_context import ModelLocation
-from aligner_core.templates import conversation
+from aligner_core.templates import conversation, prompt_ids
 
 TINY = ModelLocation(local_folder("embedded:tiny-random"))
 QUESTIONS = ["Hi", "What is rain?", "Tell me about the sea and the wind.", "Why?", "How are you today?"]
@@ -67,12 +73,154 @@ def test_the_published_preset_is_the_papers() -> None:
     assert sampling_of(Generation(max_new_tokens=7), correcting=True) == Sampling(7)
 
 
-def test_a_frequency_penalty_counts_what_was_written_and_not_the_prompt() -> None:
-    choose = _Chooser(Sampling(max_new_tokens=8, frequency_penalty=1.0), prompt=2)
-    ids = torch.tensor([[0, 0, 1, 1], [0, 0, 2, 1]])
-    logits = torch.tensor([[0.0, 1.5, 0.0, -0.4], [0.9, 1.5, 1.8, -9.0]])
-    assert choose(ids, logits).tolist() == [0, 0]
-    assert choose(ids[:, :3], logits).tolist() == [1, 1]
+@pytest.fixture(scope="module")
+def drafting() -> TransformersEngine:
+    return TransformersEngine(TINY, smoke(generation={"batch": 3, "copy_aware": "on"}))
+
+
+def test_sequences_that_take_the_place_of_ended_ones_are_decoded_as_alone(
+    engine: TransformersEngine, drafting: TransformersEngine
+) -> None:
+    prompts = [Prompt(conversation(question * times)) for question in QUESTIONS for times in (1, 2, 9)]
+    together = drafting.generate(prompts, Sampling(max_new_tokens=40), seed=0)
+    assert together == [engine.generate([prompt], Sampling(max_new_tokens=40), seed=0)[0] for prompt in prompts]
+
+
+def test_equal_prompts_a_prompt_that_begins_another_and_no_prompt(engine: TransformersEngine) -> None:
+    greedy = Sampling(max_new_tokens=24)
+    messages = [
+        conversation("Hi"),
+        conversation("Hi"),
+        conversation("Hi, you"),
+        (*conversation("Hi"), *conversation("x")),
+    ]
+    prompts = [Prompt(item) for item in messages]
+    alone = [engine.generate([prompt], greedy, seed=0)[0] for prompt in prompts]
+    assert engine.generate(prompts, greedy, seed=0) == alone
+    assert engine.generate([], greedy, seed=0) == []
+
+
+@pytest.mark.parametrize("longest", [1, 2, 24, 60])
+def test_drafts_never_change_greedy_output(
+    engine: TransformersEngine, drafting: TransformersEngine, longest: int
+) -> None:
+    greedy = Sampling(max_new_tokens=longest)
+    plain = engine.generate(PROMPTS, greedy, seed=0)
+    before = drafting.statistics["tokens"]
+    for change in (lambda text: text, lambda text: text[3:], lambda text: text[:9] + "xy" + text[10:], lambda _: ""):
+        drafts = [replace(prompt, draft=change(item.text)) for prompt, item in zip(PROMPTS, plain, strict=True)]
+        assert drafting.generate(drafts, greedy, seed=0) == plain
+    assert drafting.statistics["tokens"] > before
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> ModelLocation:
+    """The tiny model, brought to write letters alone: text that is the same tokens again when it is a draft."""
+    folder = tmp_path_factory.mktemp("writer")
+    model = AutoModelForCausalLM.from_pretrained(TINY.folder)
+    tokenizer = AutoTokenizer.from_pretrained(TINY.folder)
+    others = [token for text, token in tokenizer.get_vocab().items() if not text.isascii() or not text.isalpha()]
+    with torch.no_grad():
+        model.lm_head.weight[others] = 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ModelLocation(str(folder))
+
+
+def test_a_model_that_copies_takes_several_tokens_at_a_step(writer: ModelLocation) -> None:
+    plain = TransformersEngine(writer, smoke()).generate(PROMPTS, Sampling(max_new_tokens=60), seed=0)
+    drafts = [replace(prompt, draft=item.text) for prompt, item in zip(PROMPTS, plain, strict=True)]
+    engine = TransformersEngine(writer, smoke(generation={"batch": 8, "copy_aware": "on"}))
+    assert engine.generate(drafts, Sampling(max_new_tokens=60), seed=0) == plain
+    assert engine.statistics["tokens_per_step"] > 5
+    assert engine.statistics["acceptance"] > 0.9
+    assert engine.statistics["copy_rate"] > 0.9
+
+
+def test_the_probe_changes_no_output_and_says_why(
+    engine: TransformersEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = tmp_path / "copy_aware.json"
+    auto = TransformersEngine(TINY, smoke(generation={"batch": 1}), memory=memory)
+    greedy = Sampling(max_new_tokens=48)
+    prompts = [replace(prompt, draft="rain and sea") for prompt in PROMPTS]
+    assert auto.generate(prompts, greedy, seed=0) == engine.generate(PROMPTS, greedy, seed=0)
+    assert "copy-aware decoding: o" in capsys.readouterr().out
+    assert read_json(memory)["limit"] == auto.statistics["draft_limit"]
+    assert "tokens/s" in auto.statistics["why"]
+
+
+def test_sampled_output_ignores_drafts(drafting: TransformersEngine) -> None:
+    published = sampling_of(Generation(preset="published", max_new_tokens=24))
+    drafts = [replace(prompt, draft="rain and sea") for prompt in PROMPTS]
+    assert drafting.generate(drafts, published, seed=1) == drafting.generate(PROMPTS, published, seed=1)
+
+
+def test_a_high_frequency_penalty_lets_no_token_be_written_twice(writer: ModelLocation) -> None:
+    engine = TransformersEngine(writer, smoke())
+    plain = engine.generate(PROMPTS, Sampling(max_new_tokens=20), seed=0)
+    penalised = engine.generate(PROMPTS, Sampling(max_new_tokens=20, frequency_penalty=1e4), seed=0)
+    assert any(len(set(item.text)) < len(item.text) for item in plain)
+    assert all(len(set(item.text)) == len(item.text) for item in penalised)
+    assert [item.text[0] for item in penalised] == [item.text[0] for item in plain]
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_greedy_output_is_that_of_transformers_generate(tmp_path: Path, window: int | None) -> None:
+    tokenizer = byte_tokenizer()
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, initializer_range=0.2, sliding_window=window, tie_word_embeddings=False,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = MistralForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    engine = TransformersEngine(ModelLocation(str(tmp_path)), smoke(generation={"batch": 2, "copy_aware": "on"}))
+    completions = engine.generate(PROMPTS, Sampling(max_new_tokens=30), seed=0)
+    for prompt, completion in zip(PROMPTS, completions, strict=True):
+        ids = torch.tensor([prompt_ids(tokenizer, prompt.messages)])
+        with torch.inference_mode():
+            expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=30, do_sample=False)
+        written = [token for token in expected[0, ids.shape[1] :].tolist() if token != tokenizer.eos_token_id]
+        assert completion.text == str(tokenizer.decode(written)).strip()
+
+
+def test_weights_laid_out_for_the_cpu_give_the_same_results() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.ReLU(), torch.nn.Linear(96, 32, bias=False))
+    model = model.bfloat16()
+    states = torch.randn(3, 5, 64).bfloat16()
+    before = model(states)
+    pack_linear_layers(model)
+    assert not any(isinstance(module, torch.nn.Linear) for module in model.modules())
+    torch.testing.assert_close(model(states), before, rtol=1e-2, atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def adapter(writer: ModelLocation, tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelLocation, ModelLocation]:
+    """A LoRA adapter that changes what the writer says, and the same model with whole weights."""
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(0)
+    settings = LoraConfig(r=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(writer.folder), settings)
+    model.save_pretrained(folder / "adapter")
+    model.merge_and_unload().save_pretrained(folder / "whole")
+    for name in ("adapter", "whole"):
+        AutoTokenizer.from_pretrained(writer.folder).save_pretrained(folder / name)
+    return ModelLocation(str(folder / "adapter")), ModelLocation(str(folder / "whole"))
+
+
+def test_an_adapter_writes_what_the_merged_model_writes(
+    writer: ModelLocation, adapter: tuple[ModelLocation, ModelLocation]
+) -> None:
+    greedy = Sampling(max_new_tokens=24)
+    apart, whole, without = (
+        TransformersEngine(model, smoke()).generate(PROMPTS, greedy, seed=0) for model in (*adapter, writer)
+    )
+    assert apart == whole
+    assert apart != without
 
 
 VLLM = """
@@ -85,20 +233,50 @@ from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import conversation
 
 if __name__ == "__main__":
-    profile = Profile.model_validate({**read_yaml(find_profile("smoke")), "replace": {}})
-    engine = VllmEngine(ModelLocation(sys.argv[1]), profile)
-    prompts = [Prompt(conversation(question)) for question in json.loads(sys.argv[2])]
-    completions = engine.generate(prompts, Sampling(max_new_tokens=24), seed=0)
-    print(json.dumps([[item.text, item.tokens, item.finished] for item in completions]))
+    folder, copy_aware, calls = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    content = {**read_yaml(find_profile("smoke")), "replace": {}, "precision": "float32"}
+    content["generation"] = {"engine": "vllm", "batch": 4, "copy_aware": copy_aware}
+    engine = VllmEngine(ModelLocation(folder), Profile.model_validate(content))
+    written = []
+    for call in calls:
+        prompts = [Prompt(conversation(question), draft) for question, draft in call]
+        completions = engine.generate(prompts, Sampling(max_new_tokens=48), seed=0)
+        written.append([[item.text, item.tokens, item.finished] for item in completions])
+    print(json.dumps({"written": written, "statistics": dict(engine.statistics)}))
     engine.close()
 """
 
 
-@pytest.mark.slow
-def test_vllm_gives_the_tokens_that_transformers_gives(engine: TransformersEngine) -> None:
-    command = [sys.executable, "-c", VLLM, TINY.folder, json.dumps(QUESTIONS)]
+def vllm(model: ModelLocation, copy_aware: str, calls: list[list[tuple[str, str | None]]]) -> dict[str, Any]:
+    """What vLLM writes for calls of (question, draft), in float32 and a process of its own."""
+    command = [sys.executable, "-c", VLLM, model.folder, copy_aware, json.dumps(calls)]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"})
     assert result.returncode == 0, result.stderr[-3000:]
-    found = json.loads(result.stdout.splitlines()[-1])
-    expected = engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0)
-    assert found == [[item.text, item.tokens, item.finished] for item in expected]
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copy_aware", ["off", "on", "auto"])
+def test_vllm_gives_the_tokens_that_transformers_gives_with_and_without_drafts(
+    writer: ModelLocation, copy_aware: str
+) -> None:
+    engine = TransformersEngine(writer, smoke(precision="float32"))
+    plain = engine.generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
+    expected = [[item.text, item.tokens, item.finished] for item in plain]
+    calls: list[list[tuple[str, str | None]]] = [[(question, None) for question in QUESTIONS]]
+    for change in (lambda text: text, lambda text: text[:20] + "x" + text[21:], lambda text: text[5:]):
+        calls.append([(question, change(item.text)) for question, item in zip(QUESTIONS, plain, strict=True)])
+    found = vllm(writer, copy_aware, calls)
+    assert found["written"] == [expected] * len(calls)
+    if copy_aware == "on":
+        assert found["statistics"]["acceptance"] > 0.5
+        assert found["statistics"]["tokens_per_step"] > 2
+        assert found["statistics"]["copy_rate"] > 0.8
+
+
+@pytest.mark.slow
+def test_vllm_takes_an_adapter(adapter: tuple[ModelLocation, ModelLocation]) -> None:
+    plain = TransformersEngine(adapter[1], smoke()).generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
+    found = vllm(adapter[0], "on", [[(question, item.text) for question, item in zip(QUESTIONS, plain, strict=True)]])
+    assert found["written"] == [[[item.text, item.tokens, item.finished] for item in plain]]

@@ -43,6 +43,16 @@ def test_a_run_leaves_report_figures_manifests_logs_and_metrics(smoke_run: Path)
     assert not list((smoke_run / "stages").glob("*.partial"))
 
 
+def test_the_corrections_manifest_tells_how_they_were_decoded(smoke_run: Path) -> None:
+    folder = next((smoke_run / "stages").glob("corrections-s42-*"))
+    decoding = read_json(folder / "manifest.json")["facts"]["decoding"]
+    rows = read_jsonl(folder / "corrections.jsonl")
+    assert decoding["tokens"] >= sum(row["generated_tokens"] for row in rows)
+    assert decoding["tokens_per_second"] > 0
+    assert 0 <= decoding["copy_rate"] <= 1
+    assert decoding["tokens_per_step"] >= 1
+
+
 def test_records_between_stages_carry_the_declared_keys_in_order(smoke_run: Path) -> None:
     rows = read_jsonl(next((smoke_run / "stages").glob("corrections-s42-*")) / "corrections.jsonl")
     keys = [key for key in rows[0] if key in ("id", "question", "answer", "upstream", "correction", "corrector")]
