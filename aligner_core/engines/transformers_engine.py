@@ -14,6 +14,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedTokenizerBase,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -59,26 +60,22 @@ class _Sequence:
                 self.drafter.follow([token])
 
 
-class TransformersEngine:
-    """Keeps the profile's number of sequences in work: one that ends gives its place to the next prompt."""
+class Decoder:
+    """Decodes with a network in memory; a sequence that ends gives its place to the next prompt."""
 
-    def __init__(
-        self, model: ModelLocation, profile: Profile, frame: str | None = None, memory: Path | None = None
-    ) -> None:
-        self._batch = profile.generation.batch
-        self._device = profile.device.kind
-        self.policy = DraftPolicy(profile.generation.copy_aware, memory)
+    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, batch: int, policy: DraftPolicy) -> None:
+        """
+        Args:
+            network: a causal language model whose attention is `packed_attention.NAME`.
+            batch: how many sequences are in work at once.
+        """
+        self._model = network
+        self._device = next(network.parameters()).device
+        self._batch = batch
+        self.tokenizer = tokenizer
+        self.policy = policy
         self._probe = Probe()
         self._record = DecodingRecord()
-        self.tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()), frame)
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            model.folder, dtype=getattr(torch, profile.precision), attn_implementation=NAME, **model.arguments()
-        )
-        if adapter_of(model):
-            merge_adapter(network)
-        self._model = network.to(self._device).eval()
-        if self._device == "cpu" and profile.precision == "bfloat16" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            pack_linear_layers(self._model)
         self._end = self._end_ids()
 
     def prepare(self, prompts: Sequence[Prompt]) -> None: ...
@@ -214,6 +211,26 @@ class TransformersEngine:
         declared = self._model.generation_config.eos_token_id
         more = declared if isinstance(declared, list) else [declared] if declared is not None else []
         return list(dict.fromkeys([self.tokenizer.eos_token_id, *more]))
+
+
+class TransformersEngine(Decoder):
+    """A decoder with a model of its own, loaded for nothing else."""
+
+    def __init__(
+        self, model: ModelLocation, profile: Profile, frame: str | None = None, memory: Path | None = None
+    ) -> None:
+        tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()), frame)
+        network: Any = AutoModelForCausalLM.from_pretrained(
+            model.folder, dtype=getattr(torch, profile.precision), attn_implementation=NAME, **model.arguments()
+        )
+        if adapter_of(model):
+            merge_adapter(network)
+        network = network.to(profile.device.kind).eval()
+        policy = DraftPolicy(profile.generation.copy_aware, memory)
+        super().__init__(network, tokenizer, profile.generation.batch, policy)
+        on_cpu = profile.device.kind == "cpu" and profile.precision == "bfloat16"
+        if on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            pack_linear_layers(network)
 
 
 class _Chooser:

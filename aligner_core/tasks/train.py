@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from aligner_core.recipe import AlignerSection, Training
 from aligner_core.records import Correction, read_records
+from aligner_core.splits import held_out_by_question
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.stages import Task
 
@@ -43,6 +45,7 @@ class TrainAligner(Task):
         train_aligner(stage, location, tokenizer, template, records, section, self.phase, self.seed)
         if stage.is_main_process:
             store_template(stage.folder / MODEL, template)
+            _store_card(stage, "An Aligner", self)
 
 
 class TrainToAnswer(Task):
@@ -56,21 +59,37 @@ class TrainToAnswer(Task):
 
     def run(self, stage: StageContext) -> None:
         from aligner_core.templates import conversation, prompt_ids, target_ids
-        from aligner_core.training.examples import build_example
+        from aligner_core.training.examples import Example, build_example
         from aligner_core.training.supervised import Phase, train_supervised
 
         location, tokenizer = _open(stage)
         training = self.training
-        examples = [
-            build_example(
-                prompt_ids(tokenizer, conversation(record.question, record.history)),
-                target_ids(tokenizer, record.correction),
-                tokenizer.eos_token_id,
-                record.id,
-            )
-            for record in read_records(stage.file("records"), Correction)
-        ]
-        train_supervised(stage, location, tokenizer, [Phase(examples, training.epochs)], training, self.seed)
+
+        def example(record: Correction) -> Example:
+            prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
+            target = target_ids(tokenizer, record.correction)
+            return build_example(prompt, target, tokenizer.eos_token_id, record.id)
+
+        records: Sequence[Correction] = read_records(stage.file("records"), Correction)
+        watched: Sequence[Correction] = ()
+        if training.held_out:
+            records, watched = held_out_by_question(records, training.held_out.share, self.seed)
+        train_supervised(
+            stage, location, tokenizer, [Phase([example(record) for record in records], training.epochs)], training,
+            self.seed, held_out=[example(record) for record in watched],
+        )  # fmt: skip
+        if stage.is_main_process:
+            _store_card(stage, "A model fine-tuned on corrections", self)
+
+
+def _store_card(stage: StageContext, title: str, task: Task) -> None:
+    from aligner_core.files import write_text
+    from aligner_core.provenance import git_revision, versions
+    from aligner_core.training.model_card import model_card
+
+    base = stage.inputs["model"]["location"]
+    card = model_card(title, base, task.model_dump(mode="json"), stage.facts, versions(), git_revision())
+    write_text(stage.folder / MODEL / "README.md", card)
 
 
 def _open(stage: StageContext, frame: str | None = None) -> tuple[ModelLocation, PreTrainedTokenizerBase]:

@@ -34,7 +34,9 @@ def merge_adapters(base: ModelLocation, folder: Path, adapter: Path, tokenizer: 
     The base is read again, unsharded: under ZeRO-3 no process holds it whole.
     """
     from peft import PeftModel
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+    unset_hf_deepspeed_config()  # else from_pretrained would shard it again, and wait for the other processes
     shutil.rmtree(adapter, ignore_errors=True)
     shutil.move(folder, adapter)
     network = AutoModelForCausalLM.from_pretrained(base.folder, dtype="auto", **base.arguments())

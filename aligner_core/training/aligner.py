@@ -12,6 +12,7 @@ from aligner_core.splits import held_out_by_question, share_of
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.tasks.train import AlignerPhase
 from aligner_core.templates import CorrectionTemplate, prompt_ids, target_ids
+from aligner_core.training.correction_table import CorrectionTable
 from aligner_core.training.examples import Example, build_example, longest_fitting
 from aligner_core.training.supervised import Phase, train_supervised
 
@@ -42,9 +43,11 @@ def train_aligner(
         "both": [Phase(identity, warm_up.epochs), Phase(residual, training.epochs)],
     }[phase]
     watched = make.identity if phase == "warm-up" else make.residual
+    shown = held_out[: training.held_out.corrected] if training.held_out else ()
     train_supervised(
         stage, model, tokenizer, phases, training, seed, mixed=phase == "both" and warm_up.mode == "mixed",
         held_out=[watched(record) for record in held_out],
+        table=CorrectionTable(stage, tokenizer, template, shown) if shown else None,
     )  # fmt: skip
     stage.facts["answers_truncated"] = make.truncated
 

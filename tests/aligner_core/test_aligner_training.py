@@ -234,6 +234,30 @@ def test_a_keep_token_is_taught_and_its_meaning_travels_with_the_aligner(tmp_pat
 
 
 def test_the_model_folder_says_how_it_was_made(tmp_path: Path) -> None:
-    train(tmp_path, "residual", section(aim="kinder"))
-    stored = read_json(tmp_path / "model" / "aligner.json")
-    assert stored["aim"] == "kinder"
+    facts = train(tmp_path, "residual", section(aim="kinder", training=HELD_OUT))
+    assert read_json(tmp_path / "model" / "aligner.json")["aim"] == "kinder"
+    card = (tmp_path / "model" / "README.md").read_text()
+    for line in (f"base_model: {TINY}", "aim: kinder", "learning_rate: 0.02", f"steps: {facts['steps']}",
+                 f"held_out_loss: {facts['held_out_loss']}", "torch: "):  # fmt: skip
+        assert line in card
+
+
+def test_held_out_answers_are_corrected_at_each_evaluation(tmp_path: Path) -> None:
+    rows = [Correction(id=str(index), question=f"Q{index}", answer="aaaa", correction="aaaa") for index in range(24)]
+    settings = {
+        **HELD_OUT,
+        "held_out": {"share": 0.25, "every": 12, "corrected": 4},
+        "epochs": 16,
+        "learning_rate": 0.01,
+    }
+    train(tmp_path, "residual", section(training=settings), rows)
+    tables = sorted((tmp_path / "held_out").iterdir())
+    assert [table.name for table in tables] == [f"step-{step:06d}.jsonl" for step in (0, 12, 24, 36)]
+    last = read_jsonl(tables[-1])
+    assert len(last) == 4
+    assert {(row["answer"], row["ground_truth"]) for row in last} == {("aaaa", "aaaa")}
+    rates = losses(tmp_path, "copy_rate")
+    assert rates[0] == 0
+    assert rates[-1] == sum(row["correction"] == "aaaa" for row in last) / 4
+    ratios = losses(tmp_path, "edit_ratio")
+    assert ratios[-1] < 0.5 * ratios[0]

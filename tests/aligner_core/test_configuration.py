@@ -138,7 +138,7 @@ def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> 
         ("student.training.learning_rate=-1e-5", "student.training.learning_rate"),
         ("student.training.global_batch=1.5", "student.training.global_batch"),
         ("student.training.schedule=cosin", "student.training.schedule"),
-        ("data.weak_share=1", "data.weak_share"),
+        ("data.weak_share=2", "data.weak_share"),
         ("evaluation.confidence=95", "evaluation.confidence"),
         ("seeds=42", "seeds"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from aligner_core.configuration import find_profile, read_yaml
@@ -18,7 +19,7 @@ from aligner_core.embedded_models import local_folder
 from aligner_core.files import file_digest, read_json, read_jsonl, write_json, write_jsonl
 from aligner_core.launch import launch_command, launch_environment
 from aligner_core.profile import Profile
-from aligner_core.recipe import Training
+from aligner_core.recipe import HeldOut, Lora, Training
 from aligner_core.tasks.train import TrainToAnswer
 
 TRAINING = Training(epochs=2, learning_rate=1e-3, global_batch=8, lr_warmup=0.1, max_length=512)
@@ -34,7 +35,7 @@ def train(folder: Path, profile: Profile, training: Training = TRAINING, records
     environment = {**os.environ, **launch_environment(profile)}
     result = subprocess.run(launch_command(folder, profile), env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return [row["loss"] for row in read_jsonl(folder / "metrics.jsonl")]
+    return [row["loss"] for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
 
 
 def describe(folder: Path, profile: Profile, training: Training, records: int) -> None:
@@ -130,6 +131,28 @@ def test_two_processes_with_zero_follow_one_process(
     assert {name: tensor.shape for name, tensor in alone.items()} == {
         name: tensor.shape for name, tensor in together.items()
     }
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_adapters_on_two_processes_follow_one_process(tmp_path: Path, zero: int) -> None:
+    training = TRAINING.model_copy(update={"lora": Lora(rank=4), "learning_rate": 1e-2})
+    alone = train(tmp_path / "one", smoke(), training)
+    together = train(tmp_path / "two", smoke(processes=2, zero={"stage": zero}), training)
+    assert together == pytest.approx(alone, abs=1e-3)
+    merged = [load_file(tmp_path / folder / "model" / "model.safetensors") for folder in ("one", "two")]
+    for name, tensor in merged[0].items():
+        torch.testing.assert_close(merged[1][name], tensor, rtol=0, atol=2e-3)
+
+
+def test_held_out_records_are_watched_alike_on_two_processes(tmp_path: Path) -> None:
+    training = TRAINING.model_copy(update={"held_out": HeldOut(share=0.25, every=4)})
+    folders = {"one": smoke(), "two": smoke(processes=2, zero={"stage": 3}, micro_batch=1)}
+    watched = []
+    for name, profile in folders.items():
+        train(tmp_path / name, profile, training)
+        watched.append([row["loss"] for row in read_json(tmp_path / name / "held_out.json")])
+    assert len(watched[0]) > 2
+    assert watched[1] == pytest.approx(watched[0], abs=1e-3)
 
 
 def test_a_record_over_the_limit_is_dropped_counted_and_named(tmp_path: Path) -> None:

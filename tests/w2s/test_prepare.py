@@ -23,7 +23,7 @@ from aligner_core.recipe import Leakage, Limits, WeakLabels
 from aligner_core.records import Correction, Question, question_key
 from aligner_core.stage_context import StageContext
 from tests.command_line import w2s
-from w2s.prepare import DROPPED, Dropped, PrepareData, SourceUse, split, without_labelled, without_leaks
+from w2s.prepare import DROPPED, EVALUATION, Dropped, PrepareData, SourceUse, split, without_labelled, without_leaks
 from w2s.weak_labels import drop_reason
 
 
@@ -74,7 +74,7 @@ def prepared(folder: Path, inputs: dict[str, Path], **settings: Any) -> StageCon
     """The data stage, run on files."""
     folder.mkdir(exist_ok=True)
     defaults: dict[str, Any] = {
-        "weak_share": 0.5, "limits": Limits(), "leakage": Leakage(), "on_invalid": "raise",
+        "weak_share": 0.5, "limits": Limits(), "leakage": Leakage(), "on_invalid": "raise", "answers": "sampled",
         "sources": {name: SourceUse(weight=None, columns={}) for name in inputs},
     }  # fmt: skip
     profile = Profile.model_validate(read_yaml(find_profile("cpu")))
@@ -164,6 +164,28 @@ def test_sources_are_mixed_by_weight_each_with_its_columns(tmp_path: Path, files
     stage = prepared(tmp_path / "data", inputs, sources=uses, leakage=Leakage(jaccard=1, overlap=1))
     rows = [row for part in ("weak", "strong", "dropped") for row in read_jsonl(stage.folder / f"{part}.jsonl")]
     assert [sum(row["id"].startswith(f"{source}/") for row in rows) for source in (1, 2)] == [60, 30]
+
+
+def test_given_answers_must_be_there_and_are_kept(tmp_path: Path) -> None:
+    corrections = tmp_path / "corrections.jsonl"
+    write_jsonl(corrections, ({"question": f"Q{n}", "answer": "a", "correction": "c"} for n in range(20)))
+    evaluation = tmp_path / "evaluation.jsonl"
+    write_jsonl(evaluation, [{"question": "Is it?", "answer": "It is.", "reference": "Yes."}])
+    inputs = {"corrections": corrections, "evaluation": evaluation}
+    stage = prepared(tmp_path / "given", inputs, answers="given")
+    (row,) = read_jsonl(stage.folder / EVALUATION)
+    assert (row["answer"], row["reference"]) == ("It is.", "Yes.")
+    write_jsonl(evaluation, [{"question": "Is it?", "reference": "Yes."}])
+    with pytest.raises(UserError, match='field "answer" is missing'):
+        prepared(tmp_path / "missing", inputs, answers="given")
+
+
+def test_without_a_student_all_questions_may_go_to_w(tmp_path: Path) -> None:
+    corrections = tmp_path / "corrections.jsonl"
+    write_jsonl(corrections, ({"question": f"Q{n}", "answer": "a", "correction": "c"} for n in range(20)))
+    inputs = {"corrections": corrections, "evaluation": EMBEDDED / "eval.jsonl"}
+    stage = prepared(tmp_path / "all", inputs, weak_share=1)
+    assert (stage.facts["weak"], stage.facts["strong"]) == (20, 0)
 
 
 def test_where_all_is_evaluated_the_error_says_so(tmp_path: Path, files: dict[str, Path]) -> None:

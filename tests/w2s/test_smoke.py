@@ -21,7 +21,18 @@ def begun(output: str) -> list[str]:
     return re.findall(r"^\d+/\d+ (\S+) begins$", output, re.MULTILINE)
 
 
-@pytest.mark.parametrize("recipe", [name for name in W2S_RECIPES if name != "quickstart"])
+# Like others but for sizes or numbers of arms: quick tests plan them, slow ones run them.
+LIKE_OTHERS = {"aligner_2b", "aligner_7b", "aligner_13b", "empathy_aligner", "data_scale", "warmup_ablation"}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_OTHERS else [])
+        for name in W2S_RECIPES
+        if name != "quickstart"
+    ],
+)
 def test_every_shipped_recipe_runs_to_its_report(recipe: str, tmp_path: Path) -> None:
     result = w2s("run", recipe, "--profile", "smoke", "--runs", tmp_path, "--set", "seeds=[1]")
     assert result.returncode == 0, result.stderr + result.stdout
@@ -31,7 +42,9 @@ def test_every_shipped_recipe_runs_to_its_report(recipe: str, tmp_path: Path) ->
 def test_a_run_leaves_report_figures_manifests_logs_and_metrics(smoke_run: Path) -> None:
     for name in ("report.md", "report.html", "report.json", "recipe.json", "profile.json"):
         assert (smoke_run / name).is_file()
-    assert len(list((smoke_run / "figures").glob("*.png"))) == 3
+    for figure in ("redistribution", "comparisons", "models"):
+        for form in ("png", "svg"):
+            assert (smoke_run / "figures" / f"{figure}.{form}").is_file()
     for stage in read_json(smoke_run / "run.json")["stages"]:
         folder = smoke_run / stage["folder"]
         manifest = read_json(folder / "manifest.json")
@@ -45,7 +58,7 @@ def test_a_run_leaves_report_figures_manifests_logs_and_metrics(smoke_run: Path)
 
 def test_the_corrections_manifest_tells_how_they_were_decoded(smoke_run: Path) -> None:
     folder = next((smoke_run / "stages").glob("corrections-s42-*"))
-    decoding = read_json(folder / "manifest.json")["facts"]["decoding"]
+    (decoding,) = read_json(folder / "manifest.json")["facts"]["decoding"]
     rows = read_jsonl(folder / "corrections.jsonl")
     assert decoding["tokens"] >= sum(row["generated_tokens"] for row in rows)
     assert decoding["tokens_per_second"] > 0
