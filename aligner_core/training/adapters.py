@@ -36,7 +36,8 @@ def merge_adapters(base: ModelLocation, folder: Path, adapter: Path, tokenizer: 
     from peft import PeftModel
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()  # else from_pretrained would shard it again, and wait for the other processes
+    # Else from_pretrained would shard it again, and wait for the other processes.
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     shutil.rmtree(adapter, ignore_errors=True)
     shutil.move(folder, adapter)
     network = AutoModelForCausalLM.from_pretrained(base.folder, dtype="auto", **base.arguments())

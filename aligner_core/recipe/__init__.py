@@ -1,0 +1,52 @@
+"""What an experiment is: the typed, strict recipe. Every key is described here once; docs and schema are generated."""
+
+from aligner_core.recipe.correctors import (
+    AlignerCorrector,
+    BestOfCorrector,
+    Corrector,
+    GateCorrector,
+    IdentityCorrector,
+    PromptedCorrector,
+    RefuseCorrector,
+    StackCorrector,
+)
+from aligner_core.recipe.data import PARTS, Data, DataSource, Expected, Leakage, Limits, Part, Sources
+from aligner_core.recipe.experiment import Evaluation, Generation, Recipe, ScorerSection, Student, WeakLabels
+from aligner_core.recipe.roles import Count, Fraction, Role, Roles, Shape, Strict
+from aligner_core.recipe.training import AlignerSection, HeldOut, Lora, Training, WarmUp
+
+__all__ = [
+    "PARTS",
+    "AlignerCorrector",
+    "AlignerSection",
+    "BestOfCorrector",
+    "Corrector",
+    "Count",
+    "Data",
+    "DataSource",
+    "Evaluation",
+    "Expected",
+    "Fraction",
+    "GateCorrector",
+    "Generation",
+    "HeldOut",
+    "IdentityCorrector",
+    "Leakage",
+    "Limits",
+    "Lora",
+    "Part",
+    "PromptedCorrector",
+    "Recipe",
+    "RefuseCorrector",
+    "Role",
+    "Roles",
+    "ScorerSection",
+    "Shape",
+    "Sources",
+    "StackCorrector",
+    "Strict",
+    "Student",
+    "Training",
+    "WarmUp",
+    "WeakLabels",
+]

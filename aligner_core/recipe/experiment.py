@@ -1,0 +1,124 @@
+"""The typed, strict recipe of a weak-to-strong experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from aligner_core.recipe.correctors import AlignerCorrector, Corrector
+from aligner_core.recipe.data import Data
+from aligner_core.recipe.roles import Count, Roles, Strict
+from aligner_core.recipe.training import AlignerSection, Training
+
+
+class WeakLabels(Strict):
+    """Which corrections become weak labels."""
+
+    drop_unfinished: bool = Field(True, description="leave out corrections that did not reach their end")
+    drop_identical: bool = Field(False, description="leave out corrections equal to the answer (copies)")
+
+
+class Student(Strict):
+    """The strong model, fine-tuned on weak labels; the ceiling is trained alike on the ground truth."""
+
+    method: Literal["sft"] = Field("sft", description="how the weak labels are used")
+    training: Training = Field(Training(), description="training of student and ceiling")
+
+
+class ScorerSection(Strict):
+    """The evaluating scorer: one trunk, a helpfulness head and a cost head (cost > 0 = unsafe)."""
+
+    trainable_layers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="how many of the trunk's last layers are trained; null = all"
+    )
+    held_out: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.15, description="share of questions kept to test it")
+    training: Training = Field(Training(epochs=2), description="training of the scorer")
+    seed: int = Field(1, description="its own seed: one scorer serves all seeds of the experiment")
+
+
+class Generation(Strict):
+    """How answers and corrections are decoded."""
+
+    preset: Literal["greedy", "published"] = Field(
+        "greedy",
+        description="greedy, or the source's sampling: for answers T 0.5, top-k 10, top-p 0.95, repetition penalty "
+        "1.1; for corrections T 0.3, top-k 10, top-p 0.95, frequency penalty 1.2, which punishes copying",
+    )
+    max_new_tokens: Count = Field(2048, description="longest answer in tokens")
+
+
+class Evaluation(Strict):
+    """Intervals by bootstrap over questions, clustered over seeds."""
+
+    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="bootstrap resamples")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="coverage of the intervals")
+    tie_margin: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="two answers tie where their scores differ by less, in standard deviations of the upstream's"
+    )
+
+
+class Recipe(Strict):
+    """A weak-to-strong experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the run folder")
+    description: str = Field("", description="one line for the report")
+    roles: Roles
+    data: Data
+    generation: Generation = Field(Generation(), description="decoding")
+    aligner: AlignerSection = Field(AlignerSection(), description="the weak corrector")
+    floor: Training | None = Field(None, description="training of the floor; null = the Aligner's residual training")
+    corrector: Corrector = Field(
+        AlignerCorrector(), description="what corrects the answers: a kind with its settings, or a line such as "
+        "stack:[cai, aligner] (docs/correctors.md)"
+    )  # fmt: skip
+    compared: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Corrector] = Field(
+        {},
+        description="name -> further correctors of the upstream's answers to the held-out questions, for the report",
+    )
+    weak_labels: WeakLabels = Field(WeakLabels(), description="rules for weak labels")
+    student: Student | None = Field(
+        Student(), description="the strong student; null = the Aligner alone, without student, floor and ceiling"
+    )
+    scorer: ScorerSection = Field(ScorerSection(), description="the evaluating scorer")
+    evaluation: Evaluation = Field(Evaluation(), description="statistics")
+    arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], dict[str, Any]] = Field(
+        {}, description="further Aligners beside the own one, each a name and what differs in the section aligner, "
+        "e.g. {no_warm_up: {warm_up.fraction: 0}}; their corrections are scored as aligned_NAME"
+    )  # fmt: skip
+    seeds: Annotated[list[int], Field(min_length=1)] = Field([42], description="the experiment is repeated per seed")
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("seeds repeat; name each one once")
+        return seeds
+
+    @model_validator(mode="after")
+    def _a_student_has_questions(self) -> Recipe:
+        if self.student and self.data.weak_share == 1:
+            raise ValueError("data.weak_share: 1 leaves no question to the student; lower it, or set student: null")
+        return self
+
+    @model_validator(mode="after")
+    def _arms_are_aligners(self) -> Recipe:
+        for name in self.arms:
+            try:
+                self.arm(name)
+            except ValidationError as error:
+                detail = error.errors()[0]
+                where = ".".join(str(part) for part in detail["loc"])
+                raise ValueError(f"arm {name}: {where}: {detail['msg'].removeprefix('Value error, ')}") from error
+        return self
+
+    def arm(self, name: str) -> AlignerSection:
+        """The section aligner of one arm."""
+        section = self.aligner.model_dump()
+        for path, value in self.arms[name].items():
+            *parents, last = path.split(".")
+            target = section
+            for key in parents:
+                target = target.setdefault(key, {})
+            target[last] = value
+        return AlignerSection.model_validate(section)
