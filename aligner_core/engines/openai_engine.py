@@ -25,6 +25,7 @@ from aligner_core.profile import Endpoints
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds
 LONGEST_REQUESTED_PAUSE = 600.0  # a server that asks for more has no quota left
+IDLE_SECONDS = 2.0  # shorter than servers keep connections, so that none is used that they just close
 PASSING = {408, 409, 425, 429}  # and all from 500 on
 REFUSED = {401: "the key was refused", 403: "the key was refused", 404: "there is no such URL or model"}
 DETAIL_CHARACTERS = 200
@@ -80,7 +81,7 @@ class OpenAIEngine:
 
     def _connect(self) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = httpx.Limits(max_connections=self._place.concurrency)
+        limits = httpx.Limits(max_connections=self._place.concurrency, keepalive_expiry=IDLE_SECONDS)
         return httpx.AsyncClient(headers=headers, timeout=self._place.timeout_seconds, limits=limits)
 
     def _request(self, prompt: Prompt, sampling: Sampling, seed: int) -> dict[str, Any]:

@@ -15,14 +15,13 @@ from typing import Any
 
 import httpx
 
-from aligner_core.engines.openai_engine import endpoint_key
+from aligner_core.engines.openai_engine import IDLE_SECONDS, endpoint_key
 from aligner_core.model_ids import EndpointId
 from w2s.serving.chat import check_answer, parse_json
 from w2s.serving.errors import ApiError
 from w2s.serving.settings import ServeSettings
 
 CONNECT_SECONDS = 10.0
-IDLE_SECONDS = 2.0  # shorter than servers keep connections, so that none is used that they just close
 MAX_ERROR_BYTES = 64 * 2**10
 
 
