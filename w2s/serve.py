@@ -15,6 +15,7 @@ from aligner_core.model_ids import EndpointId
 from aligner_core.profile import Profile
 from w2s.correct import read_corrector
 
+KEPT_SECONDS = 75  # longer than clients keep connections, so that they use none that is just closed
 NEEDED = ("fastapi", "uvicorn")
 
 
@@ -74,7 +75,10 @@ def serve(
     app = create_app(settings)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     click.echo(f"http://{host}:{port}/v1 corrects {upstream}", err=True)
-    uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=shutdown_seconds)
+    uvicorn.run(
+        app, host=host, port=port, access_log=False, timeout_keep_alive=KEPT_SECONDS,
+        timeout_graceful_shutdown=shutdown_seconds,
+    )  # fmt: skip
 
 
 def _corrector(aligner: str | None, template: str | None, corrector: str | None) -> Any:

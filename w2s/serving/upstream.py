@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -51,21 +51,23 @@ class Upstream:
         Raises:
             ApiError: the upstream's own error, or 502 or 504 where it gave no valid answer.
         """
-        async with self.open("POST", "/chat/completions", content) as response:
-            try:
-                # A server that sends a byte now and then never meets httpx's own time-outs.
-                async with asyncio.timeout(self._seconds):
-                    body = await self._whole(response, self._limit)
-            except TimeoutError:
-                raise _timeout() from None
+        body = await self._ask("POST", "/chat/completions", content)
         try:
             return check_answer(parse_json(body))
         except ValueError:
             raise ApiError(502, "upstream_invalid", "the upstream's answer is not valid JSON") from None
 
     async def models(self) -> bytes:
-        async with self.open("GET", "/models") as response, asyncio.timeout(self._seconds):
-            return await self._whole(response, self._limit)
+        """Its list of models. Raises as `answer`."""
+        return await self._ask("GET", "/models")
+
+    async def _ask(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> bytes:
+        try:
+            # One limit on it all: a server that sends a byte now and then never meets httpx's own time-outs.
+            async with asyncio.timeout(self._seconds), self.open(method, path, content) as response:
+                return await self._whole(response, self._limit)
+        except TimeoutError:
+            raise _timeout() from None
 
     @asynccontextmanager
     async def open(
@@ -81,27 +83,25 @@ class Upstream:
         request = self._client.build_request(
             method, self._url + path, content=body, headers={"Content-Type": "application/json"}
         )
-        async with self._free:
+        async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(self._seconds):
+                    await held.enter_async_context(self._free)
                     response = await self._client.send(request, stream=True)
+                    held.push_async_callback(response.aclose)
+                    if response.status_code != 200:
+                        raise await self._error(response)
             except (TimeoutError, httpx.TimeoutException):
                 raise _timeout() from None
             except httpx.HTTPError:
                 raise ApiError(502, "upstream_unreachable", "the upstream cannot be reached") from None
-            try:
-                if response.status_code != 200:
-                    raise await self._error(response)
-                yield response
-            finally:
-                await response.aclose()
+            yield response
 
     async def _error(self, response: httpx.Response) -> ApiError:
         """The upstream's error with its status and body, as far as those can be handed on."""
         try:
-            async with asyncio.timeout(self._seconds):
-                body = await self._whole(response, MAX_ERROR_BYTES)
-        except (ApiError, TimeoutError):
+            body = await self._whole(response, MAX_ERROR_BYTES)
+        except ApiError:
             body = b""
         if response.status_code < 400:
             return ApiError(502, "upstream_invalid", f"the upstream answered with status {response.status_code}")

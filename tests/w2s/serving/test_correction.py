@@ -24,6 +24,7 @@ from aligner_core.stage_context import ModelLocation
 from tests.aligner_core.endpoint import Endpoint, running
 from tests.command_line import command, w2s
 from tests.w2s.serving.server import at, said, serving, settings
+from w2s.serve import serve
 from w2s.serving.app import create_app
 from w2s.serving.correction_queue import CorrectionQueue
 from w2s.serving.live_corrector import Job, LiveCorrector
@@ -132,6 +133,36 @@ def test_a_gate_has_a_threshold_that_a_request_may_move() -> None:
     assert usual["w2s"]["choices"][0]["copied"] is False
     assert moved["w2s"]["choices"][0]["copied"] is True
     assert moved["choices"][0]["message"]["content"] == "HI"
+
+
+def test_a_scorer_in_the_process_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aligner_core import scorer
+
+    loaded = []
+
+    class Scorer:
+        def __init__(self, model: ModelLocation, profile: object) -> None:
+            loaded.append(model.folder)
+
+        def score(self, rows: Sequence[tuple[str, str, object]]) -> list[tuple[float, float]]:
+            return [(float(len(answer)), 1.0 if "UNSAFE" in answer else -1.0) for _, answer, _ in rows]
+
+    monkeypatch.setattr(scorer, "Scorer", Scorer)
+    best = {"kind": "best_of", "n": 3, "of": {"kind": "refuse", "scorer": "embedded:tiny-random", "refusal": "No."},
+            "scorer": "embedded:tiny-random"}  # fmt: skip
+    with running(Endpoint({})) as upstream, serving(settings(upstream, best)) as url:
+        texts = [
+            httpx.post(f"{url}/chat/completions", json=said(text)).json()["choices"][0]["message"]["content"]
+            for text in ("safe", "unsafe", "fine")
+        ]
+    assert texts == ["SAFE", "No.", "FINE"]
+    assert len(loaded) == 1
+
+
+def test_a_missing_library_is_told_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("w2s.serve.NEEDED", ("fastapi", "no_such_library"))
+    with pytest.raises(UserError, match=r"no_such_library[\s\S]*w2s\[serve\]"):
+        serve.main(["--upstream", "http://host/v1", "--corrector", "identity"], standalone_mode=False)
 
 
 def test_a_gate_without_a_threshold_and_a_missing_key_are_told_before_the_start(

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -93,6 +94,25 @@ def test_a_refused_connection_is_a_502() -> None:
             response = post(url, said("hi", stream=stream))
             assert response.status_code == 502
             clean(response)
+
+
+def test_who_waits_for_a_busy_upstream_is_told_in_time(upstream: Endpoint) -> None:
+    upstream.faults = {"timeout": 1.0}
+    with (
+        serving(settings(upstream, concurrency=1, upstream_seconds=0.3)) as url,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        started = time.monotonic()
+        found = list(threads.map(lambda _: post(url, said("hi")).status_code, range(3)))
+    assert found == [504, 504, 504]
+    assert time.monotonic() - started < 3
+
+
+def test_a_list_of_models_that_does_not_come_is_told_by_status() -> None:
+    with running(Endpoint({})) as gone:
+        pass
+    with serving(settings(gone)) as url:
+        assert httpx.get(f"{url}/models").status_code == 502
 
 
 def test_a_cut_stream_that_passed_untouched_ends_in_an_error(url: str, upstream: Endpoint) -> None:
