@@ -17,6 +17,7 @@ from w2s.correct import correct
 from w2s.data_cleaning import dedup, leakage
 from w2s.data_commands import data
 from w2s.pipeline import build
+from w2s.serve import serve
 
 
 @click.group(cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,6 +27,7 @@ def main() -> None:
 
 add_experiment_commands(main, build, Recipe)
 main.add_command(correct)
+main.add_command(serve)
 main.add_command(data)
 data.add_command(dedup)
 data.add_command(leakage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,20 +96,30 @@ def correction_stage(settings: Corrector, answers: str, profile: Profile, genera
     Raises:
         UserError: with every model and file that is not named or not there.
     """
-    inputs: dict[str, Source] = {}
-    problems: list[Problem] = []
-    for slot in [Slot("answers", "records", answers), *slots(settings)]:
-        try:
-            inputs[slot.name] = _source(slot)
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(problems)
+    inputs = slot_sources([Slot("answers", "records", answers), *slots(settings)])
     task = CorrectAnswers(
         corrector=bare(settings), name=describe(settings), generation=generation, precision=profile.precision,
         engine=profile.generation.engine, seed=seed,
     )  # fmt: skip
     return Stage("correct", task, inputs)
+
+
+def slot_sources(needs: Iterable[Slot]) -> dict[str, Source]:
+    """What each slot holds, by its name.
+
+    Raises:
+        UserError: with every model and file that is not named or not there.
+    """
+    found: dict[str, Source] = {}
+    problems: list[Problem] = []
+    for slot in needs:
+        try:
+            found[slot.name] = _source(slot)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    return found
 
 
 def _source(slot: Slot) -> Source:

@@ -20,11 +20,12 @@ import httpx
 
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.errors import Problem, UserError
-from aligner_core.model_ids import EndpointId, parse_endpoint
+from aligner_core.model_ids import parse_endpoint
 from aligner_core.profile import Endpoints
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds
 LONGEST_REQUESTED_PAUSE = 600.0  # a server that asks for more has no quota left
+IDLE_SECONDS = 2.0  # shorter than servers keep connections, so that none is used that they just close
 PASSING = {408, 409, 425, 429}  # and all from 500 on
 REFUSED = {401: "the key was refused", 403: "the key was refused", 404: "there is no such URL or model"}
 DETAIL_CHARACTERS = 200
@@ -51,32 +52,41 @@ class OpenAIEngine:
         assert endpoint is not None
         self._endpoint = endpoint
         self._place = place
-        self._key = _key(endpoint, place)
+        self._key = endpoint_key(endpoint.host, place)
         self._not_before = 0.0  # no request starts earlier: a 429 is meant for all of them
+        self._runner = asyncio.Runner()  # connections belong to its loop, and stay open from one call to the next
+        self._client: httpx.AsyncClient | None = None
 
     def prepare(self, prompts: Sequence[Prompt]) -> None: ...
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         """Raises UserError if the server refuses the key or does not know the model."""
-        return asyncio.run(self._generate(prompts, sampling, seed))
+        return self._runner.run(self._generate(prompts, sampling, seed))
 
     @property
     def statistics(self) -> Mapping[str, Any]:
         return {}
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        if self._client is not None:
+            self._runner.run(self._client.aclose())
+        self._client = None
+        self._runner.close()
 
     async def _generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        client = self._client = self._client or self._connect()
         free = asyncio.Semaphore(self._place.concurrency)
-        limits = httpx.Limits(max_connections=self._place.concurrency)
-        async with httpx.AsyncClient(headers=headers, timeout=self._place.timeout_seconds, limits=limits) as client:
 
-            async def one(index: int, prompt: Prompt) -> Completion:
-                async with free:
-                    return await self._complete(client, self._request(prompt, sampling, seed + index))
+        async def one(index: int, prompt: Prompt) -> Completion:
+            async with free:
+                return await self._complete(client, self._request(prompt, sampling, seed + index))
 
-            return await asyncio.gather(*(one(index, prompt) for index, prompt in enumerate(prompts)))
+        return await asyncio.gather(*(one(index, prompt) for index, prompt in enumerate(prompts)))
+
+    def _connect(self) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        limits = httpx.Limits(max_connections=self._place.concurrency, keepalive_expiry=IDLE_SECONDS)
+        return httpx.AsyncClient(headers=headers, timeout=self._place.timeout_seconds, limits=limits)
 
     def _request(self, prompt: Prompt, sampling: Sampling, seed: int) -> dict[str, Any]:
         optional = {
@@ -135,12 +145,17 @@ class OpenAIEngine:
         return text.replace(self._key, "(key)") if self._key else text
 
 
-def _key(endpoint: EndpointId, place: Endpoints) -> str | None:
-    variable = place.key_variables.get(endpoint.host)
+def endpoint_key(host: str, place: Endpoints) -> str | None:
+    """The key that the environment holds for a host; None where the profile names no variable for it.
+
+    Raises:
+        UserError: if the variable is not set.
+    """
+    variable = place.key_variables.get(host)
     if variable is None:
         return None
     if not os.environ.get(variable):
-        raise UserError(Problem(f"endpoints.key_variables: {endpoint.host}", f"{variable} is not set or empty",
+        raise UserError(Problem(f"endpoints.key_variables: {host}", f"{variable} is not set or empty",
                                 f"export {variable}=... before the run"))  # fmt: skip
     return os.environ[variable].strip()
 

@@ -19,17 +19,21 @@ class Endpoint:
 
     Attributes:
         faults: fault -> share of the requests that meet it.
-        requests: the bodies that came in.
+        requests, headers: the bodies that came in, and their headers.
+        message: takes the place of keys of the message that is answered.
         met: how often each fault was served.
     """
 
     def __init__(self, faults: dict[str, float], seed: int = 0) -> None:
         self.faults = faults
         self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.message: dict[str, Any] = {}
         self.keys: set[str | None] = set()
         self.met: Counter[str] = Counter()
         self.most_at_once = 0
         self.pause = "0.05"
+        self.delay = 0.0
         self.url = ""
         self._at_once = 0
         self._random = random.Random(seed)
@@ -41,7 +45,11 @@ class Endpoint:
                     name.strip().lower(): value.strip()
                     for name, _, value in (line.partition(":") for line in head.decode().split("\r\n")[1:])
                 }
+                if head.startswith(b"GET"):
+                    await _send(writer, 200, b'{"object": "list", "data": [{"id": "m", "object": "model"}]}')
+                    continue
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                self.headers.append(headers)
                 self.requests.append(body)
                 self.keys.add(headers.get("authorization"))
                 self._at_once += 1
@@ -57,12 +65,17 @@ class Endpoint:
 
     async def _answer(self, writer: asyncio.StreamWriter, body: dict[str, Any], key: str) -> None:
         await asyncio.sleep(0.002)
-        text = body["messages"][-1]["content"]
-        message = {"role": "assistant", "content": text.upper()}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        whole = json.dumps({"choices": [choice], "usage": {"completion_tokens": len(text)}}).encode()
+        text = str(body["messages"][-1]["content"])
+        message = {"role": "assistant", "content": text.upper(), **self.message}
+        choices = [{"index": n, "message": message, "finish_reason": "stop"} for n in range(body.get("n") or 1)]
+        frame = {"id": "c", "object": "chat.completion", "created": 0, "model": body["model"]}
+        usage = {"prompt_tokens": 1, "completion_tokens": len(text), "total_tokens": 1 + len(text)}
+        whole = json.dumps({**frame, "choices": choices, "usage": usage}).encode()
         match self._fault(text):
+            case None if body.get("stream"):
+                await _send(writer, 200, _events(text.upper()))
             case None:
+                await asyncio.sleep(self.delay)
                 await _send(writer, 200, whole)
             case "429":
                 await _send(writer, 429, f"slow down, {key}".encode())
@@ -73,6 +86,18 @@ class Endpoint:
             case "cut":
                 await _send(writer, 200, whole[: len(whole) // 2], length=len(whole))
                 writer.close()
+            case "cut_stream":
+                events = _events(text.upper())
+                await _send(writer, 200, events[: len(events) // 2], length=len(events))
+                writer.close()
+            case "slow_bytes":
+                await _send(writer, 200, b"", length=1_000)
+                while True:
+                    writer.write(b" ")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+            case "huge":
+                await _send(writer, 200, b" " * 3_000_000)
             case "invalid_json":
                 await _send(writer, 200, whole[:-5])
             case "no_choices":
@@ -88,6 +113,16 @@ class Endpoint:
                 self.met[fault] += 1
                 return fault
         return None
+
+
+def _events(text: str) -> bytes:
+    """The answer as a stream of its words."""
+    chunks = [
+        {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m",
+         "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}
+        for word in text.split(" ")
+    ]  # fmt: skip
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
 
 
 async def _send(

@@ -1,0 +1,26 @@
+# w2s serve in a container: docs/serve.md.
+#   docker build -t w2s .
+#   docker run -p 8080:8080 -e OPENAI_API_KEY -v ./aligner:/aligner w2s --upstream https://HOST/v1 --aligner /aligner
+FROM python:3.12-slim
+
+# DeepSpeed and torch.compile want a compiler.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /opt/w2s
+COPY pyproject.toml README.md LICENSE ./
+# torch first and pinned, as in .ci/install. TORCH_INDEX names another package index, such as PyTorch's for CPU builds.
+ARG TORCH_INDEX=""
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep -o 'torch==[0-9.]*' pyproject.toml)"
+COPY aligner_core aligner_core
+COPY w2s w2s
+COPY ida ida
+COPY analysis analysis
+COPY recipes recipes
+RUN pip install --no-cache-dir '.[serve]'
+
+RUN useradd --create-home w2s
+USER w2s
+WORKDIR /home/w2s
+EXPOSE 8080
+HEALTHCHECK --start-period=5m CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health', timeout=5)"]
+ENTRYPOINT ["w2s", "serve", "--host", "0.0.0.0", "--port", "8080"]

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server that corrects what another one answers."""
