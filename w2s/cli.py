@@ -14,6 +14,7 @@ from aligner_core.recipe import Recipe
 from w2s.correct import correct
 from w2s.data_cleaning import dedup, leakage
 from w2s.data_commands import data
+from w2s.judge import judge
 from w2s.pipeline import build
 
 
@@ -25,6 +26,7 @@ def main() -> None:
 add_experiment_commands(main, build, Recipe)
 main.add_command(correct)
 main.add_command(data)
+main.add_command(judge)
 data.add_command(dedup)
 data.add_command(leakage)
 

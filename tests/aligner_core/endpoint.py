@@ -7,7 +7,7 @@ import json
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,9 +15,10 @@ FAULTS = ("429", "429_retry_after", "500", "timeout", "cut", "invalid_json", "no
 
 
 class Endpoint:
-    """Answers a conversation with its last message in capitals, save where `faults` says otherwise.
+    """Answers a conversation with its last message in capitals, save where `faults` or `reply` says otherwise.
 
     Attributes:
+        reply: what it says to a request.
         faults: fault -> share of the requests that meet it.
         requests: the bodies that came in.
         met: how often each fault was served.
@@ -25,6 +26,7 @@ class Endpoint:
 
     def __init__(self, faults: dict[str, float], seed: int = 0) -> None:
         self.faults = faults
+        self.reply: Callable[[dict[str, Any]], str] = lambda body: str(body["messages"][-1]["content"]).upper()
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.met: Counter[str] = Counter()
@@ -58,9 +60,13 @@ class Endpoint:
     async def _answer(self, writer: asyncio.StreamWriter, body: dict[str, Any], key: str) -> None:
         await asyncio.sleep(0.002)
         text = body["messages"][-1]["content"]
-        message = {"role": "assistant", "content": text.upper()}
+        message = {"role": "assistant", "content": self.reply(body)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        whole = json.dumps({"choices": [choice], "usage": {"completion_tokens": len(text)}}).encode()
+        usage = {
+            "completion_tokens": len(text),
+            "prompt_tokens": sum(len(turn["content"]) for turn in body["messages"]),
+        }
+        whole = json.dumps({"choices": [choice], "usage": usage}).encode()
         match self._fault(text):
             case None:
                 await _send(writer, 200, whole)
