@@ -16,6 +16,7 @@ from w2s.data_cleaning import dedup, leakage
 from w2s.data_commands import data
 from w2s.judge import judge
 from w2s.pipeline import build
+from w2s.score import score
 
 
 @click.group(cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,6 +28,7 @@ add_experiment_commands(main, build, Recipe)
 main.add_command(correct)
 main.add_command(data)
 main.add_command(judge)
+main.add_command(score)
 data.add_command(dedup)
 data.add_command(leakage)
 
