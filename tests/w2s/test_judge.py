@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from aligner_core.files import read_jsonl, write_jsonl
 from tests.aligner_core.endpoint import Endpoint, running
+from tests.command_line import command
 from w2s.cli import main
 
 PAIRS = 30
@@ -153,6 +156,33 @@ def test_what_failed_is_not_kept_and_the_same_command_asks_for_it_alone(
         assert len(endpoint.requests) - asked == failed
     assert read_jsonl(target)[0]["win"] == 20
     assert not Path(f"{target}.unparsed.jsonl").exists()
+
+
+def test_a_killed_judge_continues_and_ends_in_the_same_bytes(
+    files: tuple[Path, Path], profile: Path, tmp_path: Path
+) -> None:
+    def slowly(body: dict[str, Any]) -> str:
+        time.sleep(0.02)
+        return prefers_longer(body)
+
+    whole, target = tmp_path / "whole.jsonl", tmp_path / "comparison.jsonl"
+    with running(served(slowly)) as endpoint:
+        more = ["--judge", f"{endpoint.url}#m", "--profile", str(profile), "--cache", str(tmp_path / "own.sqlite")]
+        arguments = command("w2s.cli", "judge", *files, *more, "-o", target)
+        process = subprocess.Popen(arguments)
+        deadline = time.monotonic() + 60
+        while len(endpoint.requests) < 34 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        before = len(endpoint.requests)
+        assert 34 <= before < 52
+        assert not target.exists()
+        assert subprocess.run(arguments).returncode == 0
+        assert len(endpoint.requests) - before <= 52 - 32  # two batches of 16 were kept
+        assert judged(endpoint, files, profile, "-o", whole).exit_code == 0
+    assert target.read_bytes() == whole.read_bytes()
+    assert Path(f"{target}.verdicts.jsonl").read_bytes() == Path(f"{whole}.verdicts.jsonl").read_bytes()
 
 
 def test_a_dead_server_is_not_asked_for_everything(files: tuple[Path, Path], profile: Path) -> None:
