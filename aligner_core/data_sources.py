@@ -1,4 +1,4 @@
-"""Where data comes from: `embedded:NAME`, a file, or `hub:ID`; its identity and size without a network."""
+"""Where data comes from: `embedded:NAME`, a file, `hub:ID` or `set:NAME`; identity and size without a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from aligner_core.data_files import read_rows
 from aligner_core.errors import Problem, UserError
-from aligner_core.files import cache_folder, digest, file_digest, read_json, write_json
+from aligner_core.evaluation_sets import PREFIX, VERSION, parse_set, questions_of
+from aligner_core.files import cache_folder, digest, file_digest, read_json, write_json, write_jsonl
 from aligner_core.records import Question, Reading, check_records, normalised
 from aligner_core.stages import Source
 
@@ -58,8 +59,8 @@ def parse_hub(source: str) -> HubId | None:
 
 
 def local_path(source: str) -> Path | None:
-    """The file that a source names; None for a hub data set."""
-    if source.startswith("hub:"):
+    """The file that a source names; None for a hub data set, and for an evaluation set."""
+    if source.startswith(("hub:", PREFIX)):
         return None
     if source.startswith("embedded:"):
         return EMBEDDED / (source.removeprefix("embedded:") + ".jsonl")
@@ -70,14 +71,20 @@ def data_source(source: str, where: str) -> Source:
     """The source with its identity: content for files, id (with its revision, if named) for hub data sets.
 
     Raises:
-        UserError: if there is no such file.
+        UserError: if there is no such file or evaluation set.
     """
+    if named := parse_set(source, where):
+        name, origin = named
+        rows = data_source(origin, where)
+        return Source(f"{PREFIX}{name}={rows.location}", f"{PREFIX}{name}:{VERSION}:{rows.identity}")
     if hub := parse_hub(source):
         return Source(source, source + _folder_content(Path(hub.name)))
     path = local_path(source)
     if path is None or not path.is_file():
         known = ", ".join("embedded:" + file.stem for file in sorted(EMBEDDED.glob("*.jsonl")))
-        raise UserError(Problem(where, f'there is no data "{source}"', f"name a file, hub:ID, or one of: {known}"))
+        raise UserError(
+            Problem(where, f'there is no data "{source}"', f"name a file, hub:ID, set:NAME, or one of: {known}")
+        )
     return Source(str(path.resolve()), "file:" + _remembered(path, "sha256", file_digest))
 
 
@@ -105,6 +112,8 @@ def read_source(location: str, kind: type[Record], columns: Mapping[str, str]) -
 
 def source_file(location: str) -> Path:
     """The file of a source; a hub data set is downloaded into the cache once, and then checked like any file."""
+    if named := parse_set(location):
+        return _made_set(*named)
     hub = parse_hub(location)
     if hub is None:
         return local_path(location) or Path(location)
@@ -121,6 +130,18 @@ def source_file(location: str) -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             rows.to_parquet(Path(folder) / path.name)
             os.replace(Path(folder) / path.name, path)
+    return path
+
+
+def _made_set(name: str, origin: str) -> Path:
+    """The questions of an evaluation set, made once from its published rows."""
+    published = source_file(origin)
+    path = cache_folder() / "data" / f"set-{name}-{digest([VERSION, file_digest(published)])[:16]}.jsonl"
+    if not path.is_file():
+        values = [value for _, value in read_rows(published)]
+        if faults := [value for value in values if isinstance(value, Problem)]:
+            raise UserError(faults[:20])
+        write_jsonl(path, questions_of(name, [value for value in values if isinstance(value, dict)]))
     return path
 
 

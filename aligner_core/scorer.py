@@ -38,7 +38,7 @@ def load_scorer(model: ModelLocation, dtype: torch.dtype) -> tuple[nn.Module, Pr
 
 
 class Scorer:
-    """A trained scorer, ready to score."""
+    """A trained scorer, ready to score. `cut` counts the texts whose beginning did not fit."""
 
     def __init__(self, model: ModelLocation, profile: Profile) -> None:
         calibration = Path(model.folder) / CALIBRATION
@@ -48,6 +48,7 @@ class Scorer:
         self._device = torch.device(profile.device.kind)
         self._network = network.to(self._device).eval()
         self._limit = int(read_json(calibration)["max_length"])
+        self.cut = 0
 
     def score(
         self,
@@ -59,25 +60,51 @@ class Scorer:
         Args:
             progress: told how many are done.
         """
-        ids = [scorer_ids(self._tokenizer, *text, self._limit) for text in texts]
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
-        found: dict[int, tuple[float, float]] = {}
-        for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
-            input_ids, lengths = pad_right([ids[index] for index in chosen])
-            with torch.inference_mode():
-                both = scores(self._network, input_ids.to(self._device), lengths.to(self._device)).tolist()
-            found.update({index: (helpful, cost) for index, (helpful, cost) in zip(chosen, both, strict=True)})
-            progress(len(found))
-        return [found[index] for index in range(len(ids))]
+        ids = [scorer_ids(self._tokenizer, *text) for text in texts]
+        self.cut += sum(len(sequence) > self._limit for sequence in ids)
+
+        def both(input_ids: torch.Tensor, lengths: torch.Tensor) -> list[list[float]]:
+            found: list[list[float]] = scores(self._network, input_ids, lengths).tolist()
+            return found
+
+        return [(helpful, cost) for helpful, cost in in_batches(ids, both, self._limit, self._device, progress)]
+
+
+def in_batches(
+    ids: Sequence[Sequence[int]],
+    score: Callable[[torch.Tensor, torch.Tensor], list[list[float]]],
+    limit: int,
+    device: torch.device,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[list[float]]:
+    """`score` of right-padded ids (batch, longest) and lengths (batch,), over batches of like length.
+
+    Of a sequence over `limit` the end is kept, where the score is read.
+
+    Returns:
+        one list of scores per sequence, in the order of `ids`.
+    """
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    found: dict[int, list[float]] = {}
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
+        input_ids, lengths = pad_right([ids[index][-limit:] for index in chosen])
+        with torch.inference_mode():
+            found.update(zip(chosen, score(input_ids.to(device), lengths.to(device)), strict=True))
+        progress(len(found))
+    return [found[index] for index in range(len(ids))]
 
 
 def scorer_ids(
-    tokenizer: PreTrainedTokenizerBase, question: str, answer: str, history: Sequence[Turn] | None, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    question: str,
+    answer: str,
+    history: Sequence[Turn] | None,
+    max_length: int | None = None,
 ) -> list[int]:
     """Question, answer and EOS as ids; of an over-long pair the end is kept, where the score is read."""
     ids = prompt_ids(tokenizer, conversation(question, history)) + target_ids(tokenizer, answer)
-    return [*ids, int(tokenizer.eos_token_id)][-max_length:]
+    return [*ids, int(tokenizer.eos_token_id)][-max_length if max_length else None :]
 
 
 def scores(network: nn.Module, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -88,7 +115,7 @@ def scores(network: nn.Module, input_ids: torch.Tensor, lengths: torch.Tensor) -
         lengths: (batch,) true lengths; the score is read at the last true position, whatever the pad id is.
 
     Returns:
-        (batch, 2) float32: helpfulness and cost.
+        (batch, labels) float32: of the project's scorers helpfulness and cost.
     """
     positions = torch.arange(input_ids.shape[1], device=input_ids.device)
     mask = (positions[None, :] < lengths[:, None]).long()
@@ -96,7 +123,8 @@ def scores(network: nn.Module, input_ids: torch.Tensor, lengths: torch.Tensor) -
     hidden = trunk(input_ids=input_ids, attention_mask=mask).last_hidden_state
     last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
     # In bfloat16 nearby scores would fall onto the same value.
-    return nn.functional.linear(last.float(), network.score.weight.float())  # type: ignore[union-attr,arg-type]
+    head: Any = network.score
+    return nn.functional.linear(last.float(), head.weight.float(), None if head.bias is None else head.bias.float())
 
 
 def pad_right(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

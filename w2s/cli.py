@@ -16,7 +16,9 @@ from aligner_core.recipe import Recipe
 from w2s.correct import correct
 from w2s.data_cleaning import dedup, leakage
 from w2s.data_commands import data
+from w2s.judge import judge
 from w2s.pipeline import build
+from w2s.score import score
 from w2s.serve import serve
 
 
@@ -29,6 +31,8 @@ add_experiment_commands(main, build, Recipe)
 main.add_command(correct)
 main.add_command(serve)
 main.add_command(data)
+main.add_command(judge)
+main.add_command(score)
 data.add_command(dedup)
 data.add_command(leakage)
 

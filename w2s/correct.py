@@ -56,7 +56,7 @@ def correct(
     place = load_profile(profile)
     settings = read_corrector(corrector)
     generation = Generation.model_validate({"preset": preset, "max_new_tokens": max_new_tokens})
-    with _run_folder(target) as run:
+    with run_folder(target) as run:
         if source == STANDARD:
             source = str(run / "input.jsonl")
             write_text(Path(source), sys.stdin.read())
@@ -132,10 +132,10 @@ def _source(slot: Slot) -> Source:
 
 
 @contextmanager
-def _run_folder(target: str) -> Iterator[Path]:
+def run_folder(target: str) -> Iterator[Path]:
     """The folder of the run: beside the output, or one for this time only."""
     if target == STANDARD:
-        with tempfile.TemporaryDirectory(prefix="w2s-correct-") as folder:
+        with tempfile.TemporaryDirectory(prefix="w2s-") as folder:
             yield Path(folder)
         return
     run = Path(f"{target}.run")

@@ -182,11 +182,12 @@ def _completion(response: httpx.Response, detail: str) -> Completion:
     try:
         choice = content["choices"][0]
         text, reason = choice["message"]["content"], choice.get("finish_reason")
-        tokens = int((content.get("usage") or {}).get("completion_tokens") or 0)
+        usage = content.get("usage") or {}
+        tokens, read = (int(usage.get(name) or 0) for name in ("completion_tokens", "prompt_tokens"))
     except (LookupError, TypeError, AttributeError, ValueError):
         raise _FailedRequestError("no_choice", detail) from None
     if reason == "content_filter":
         raise _FailedRequestError("content_filter", "the server withheld its answer", passing=False)
     if not isinstance(text, str):
         raise _FailedRequestError("no_text", detail)
-    return Completion(text.strip(), tokens, reason != "length")
+    return Completion(text.strip(), tokens, reason != "length", prompt_tokens=read)

@@ -49,13 +49,14 @@ class Completion:
     """A continuation: its text without the end token, its length in tokens, and how it ended.
 
     `finished` is False where the length limit cut it. `error` says why there is none, where an engine failed on this
-    prompt alone: a type, a colon and the reason.
+    prompt alone: a type, a colon and the reason. `prompt_tokens` is what a server says it read, 0 where none does.
     """
 
     text: str
     tokens: int
     finished: bool
     error: str | None = None
+    prompt_tokens: int = 0
 
 
 class Engine(Protocol):

@@ -42,7 +42,8 @@ class DataSource(Strict):
     """Where records come from. May be written as its name alone."""
 
     source: str = Field(
-        description="embedded:NAME, a .jsonl, .json or .parquet file, or hub:ORG/NAME[@REVISION][:CONFIG][:SPLIT]"
+        description="embedded:NAME, a .jsonl, .json or .parquet file, hub:ORG/NAME[@REVISION][:CONFIG][:SPLIT], or an "
+        "evaluation set: set:NAME, set:NAME=FILE (docs/evaluation.md)"
     )
     weight: Annotated[float, Field(gt=0)] | None = Field(
         None, description="its share of the mix, relative to the others'; without weights all records are taken"

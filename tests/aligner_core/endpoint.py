@@ -7,7 +7,7 @@ import json
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,9 +15,10 @@ FAULTS = ("429", "429_retry_after", "500", "timeout", "cut", "invalid_json", "no
 
 
 class Endpoint:
-    """Answers a conversation with its last message in capitals, save where `faults` says otherwise.
+    """Answers a conversation with its last message in capitals, save where `faults` or `reply` says otherwise.
 
     Attributes:
+        reply: what it says to a request.
         faults: fault -> share of the requests that meet it.
         requests, headers: the bodies that came in, and their headers.
         message: takes the place of keys of the message that is answered.
@@ -26,6 +27,7 @@ class Endpoint:
 
     def __init__(self, faults: dict[str, float], seed: int = 0) -> None:
         self.faults = faults
+        self.reply: Callable[[dict[str, Any]], str] = lambda body: str(body["messages"][-1]["content"]).upper()
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.message: dict[str, Any] = {}
@@ -66,10 +68,11 @@ class Endpoint:
     async def _answer(self, writer: asyncio.StreamWriter, body: dict[str, Any], key: str) -> None:
         await asyncio.sleep(0.002)
         text = str(body["messages"][-1]["content"])
-        message = {"role": "assistant", "content": text.upper(), **self.message}
+        message = {"role": "assistant", "content": self.reply(body), **self.message}
         choices = [{"index": n, "message": message, "finish_reason": "stop"} for n in range(body.get("n") or 1)]
         frame = {"id": "c", "object": "chat.completion", "created": 0, "model": body["model"]}
-        usage = {"prompt_tokens": 1, "completion_tokens": len(text), "total_tokens": 1 + len(text)}
+        asked = sum(len(str(turn["content"])) for turn in body["messages"])
+        usage = {"prompt_tokens": asked, "completion_tokens": len(text), "total_tokens": asked + len(text)}
         whole = json.dumps({**frame, "choices": choices, "usage": usage}).encode()
         match self._fault(text):
             case None if body.get("stream"):

@@ -1,0 +1,1 @@
+"""Pairwise judging: rubrics, verdicts, agreement, and a cache of what was asked."""
