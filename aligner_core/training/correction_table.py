@@ -15,6 +15,7 @@ from aligner_core.engines.protocol import Prompt, Sampling
 from aligner_core.engines.transformers_engine import Decoder
 from aligner_core.files import write_jsonl
 from aligner_core.records import Correction
+from aligner_core.refusals import is_refusal
 from aligner_core.stage_context import StageContext
 from aligner_core.templates import CorrectionTemplate, target_ids
 
@@ -44,7 +45,7 @@ class CorrectionTable:
         ]
 
     def __call__(self, network: Any, step: int) -> dict[str, float]:
-        """Copy rate, edit ratio and length ratio of the corrections after a step; all processes must call it."""
+        """Copy rate, edit, length ratio and refusals of the corrections after a step; all processes must call it."""
         replies = self._replies(getattr(network, "module", network))
         answers = [record.answer for record in self._records]
         corrections = [self._template.correction(*pair) for pair in zip(answers, replies, strict=True)]
@@ -52,7 +53,8 @@ class CorrectionTable:
             rows = [{**record.row(), "ground_truth": record.correction, "correction": correction}
                     for record, correction in zip(self._records, corrections, strict=True)]  # fmt: skip
             write_jsonl(self._stage.folder / FOLDER / f"step-{step:06d}.jsonl", rows)
-        return edit_facts(answers, corrections)
+        refused = sum(map(is_refusal, corrections)) / len(corrections)
+        return {**edit_facts(answers, corrections), "refusal_rate": round(refused, 4)}
 
     def _replies(self, network: Any) -> list[str]:
         training = network.config._attn_implementation
