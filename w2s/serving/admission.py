@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -56,6 +56,7 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
     Raises:
         ApiError: 413 if it is longer than `limit` bytes, 408 if it takes longer than `seconds`.
+        ClientGoneError: if the client left before its end.
     """
     too_large = ApiError(413, "request_too_large", f"the body is longer than {limit:,} bytes", {"Connection": "close"})
     body, length = bytearray(), 0
@@ -69,6 +70,8 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
                     body += part
     except TimeoutError:
         raise ApiError(408, "request_timeout", "the body did not come in time", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise ClientGoneError from None
     if length > limit:
         raise too_large
     return bytes(body)

@@ -250,6 +250,14 @@ def test_a_client_that_goes_away_frees_its_place(upstream: Endpoint, stream: boo
         upstream.delay = 0.0
 
 
+def test_a_client_that_goes_away_mid_body_leaves_no_trace(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with connection(url) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{")
+    time.sleep(0.2)
+    assert post(url, said("hi")).status_code == 200
+    assert "Traceback" not in caplog.text
+
+
 def test_a_client_that_goes_away_mid_stream_harms_nobody(url: str) -> None:
     for _ in range(5):
         with httpx.stream("POST", f"{url}/chat/completions", json=said("a " * 5_000, stream=True)) as response:
