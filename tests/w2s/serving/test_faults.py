@@ -29,7 +29,7 @@ def url(upstream: Endpoint) -> Iterator[str]:
     """One server for all faults: each test also says that it outlived the ones before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_KEY", KEY)
-        limits = {"upstream_seconds": 0.4, "max_answer_bytes": 1_000_000, "body_seconds": 0.5}
+        limits = {"upstream_seconds": 1.5, "max_answer_bytes": 1_000_000, "body_seconds": 1.5}
         with serving(settings(upstream, **limits)) as base:
             yield base
 
