@@ -36,6 +36,14 @@ class ScorerSection(Strict):
     training: Training = Field(Training(epochs=2), description="training of the scorer")
     seed: int = Field(1, description="its own seed: one scorer serves all seeds of the experiment")
 
+    @field_validator("training")
+    @classmethod
+    def _trains_all_it_may(cls, training: Training) -> Training:
+        unknown = [key for key in ("lora", "held_out", "keep_steps") if getattr(training, key)]
+        if unknown:
+            raise ValueError(f"a scorer's training has no {', '.join(unknown)}; see trainable_layers and held_out")
+        return training
+
 
 class Generation(Strict):
     """How answers and corrections are decoded."""
