@@ -11,8 +11,9 @@ from aligner_core.recipe.correctors import (
     StackCorrector,
 )
 from aligner_core.recipe.data import PARTS, Data, DataSource, Expected, Leakage, Limits, Part, Sources
-from aligner_core.recipe.experiment import Evaluation, Generation, Recipe, ScorerSection, Student, WeakLabels
+from aligner_core.recipe.experiment import Evaluation, Generation, Recipe, ScorerSection
 from aligner_core.recipe.roles import Count, Fraction, Role, Roles, Shape, Strict
+from aligner_core.recipe.students import Dpo, Ppo, Student, WeakLabels
 from aligner_core.recipe.training import AlignerSection, HeldOut, Lora, Training, WarmUp
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Count",
     "Data",
     "DataSource",
+    "Dpo",
     "Evaluation",
     "Expected",
     "Fraction",
@@ -35,6 +37,7 @@ __all__ = [
     "Limits",
     "Lora",
     "Part",
+    "Ppo",
     "PromptedCorrector",
     "Recipe",
     "RefuseCorrector",

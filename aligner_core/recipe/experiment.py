@@ -9,21 +9,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from aligner_core.recipe.correctors import AlignerCorrector, Corrector
 from aligner_core.recipe.data import Data
 from aligner_core.recipe.roles import Count, Roles, Strict
+from aligner_core.recipe.students import Student, WeakLabels
 from aligner_core.recipe.training import AlignerSection, Training
-
-
-class WeakLabels(Strict):
-    """Which corrections become weak labels."""
-
-    drop_unfinished: bool = Field(True, description="leave out corrections that did not reach their end")
-    drop_identical: bool = Field(False, description="leave out corrections equal to the answer (copies)")
-
-
-class Student(Strict):
-    """The strong model, fine-tuned on weak labels; the ceiling is trained alike on the ground truth."""
-
-    method: Literal["sft"] = Field("sft", description="how the weak labels are used")
-    training: Training = Field(Training(), description="training of student and ceiling")
 
 
 class ScorerSection(Strict):
