@@ -15,7 +15,7 @@ from aligner_core.tasks.train import MODEL
 from ida.recipe import IdaRecipe
 from w2s.pipeline import StageBuilder
 from w2s.prepare import EVALUATION, STRONG
-from w2s.weak_labels import LABELS, SelectWeakLabels
+from w2s.students import Students
 
 
 def build(recipe: Recipe, profile: Profile) -> list[Stage]:
@@ -43,11 +43,12 @@ def _distil(builder: StageBuilder, recipe: IdaRecipe, model: Stage | None, numbe
     """The next model: trained on the corrections of the current one's answers to S."""
     answers = _answers(builder, model, STRONG, number - 1, seed)
     corrections = builder.correct(f"round{number}-corrections-s{seed}", answers, seed)
-    rules = SelectWeakLabels(rules=recipe.weak_labels)
-    labels = Stage(f"round{number}-weak-labels-s{seed}", rules, {"corrections": corrections}).output(LABELS)
-    start = model.output(MODEL) if model and recipe.rounds.start == "previous" else None
-    name = f"round{number}-student-s{seed}"
-    return builder.train_to_answer(name, "upstream", labels, builder.student_training, seed, start)
+    previous = model.output(MODEL) if model and recipe.rounds.start == "previous" else builder.models["upstream"]
+    students = Students(builder, f"round{number}-student", seed, previous, builder.sizes.strong)
+    labels = students.labels(f"round{number}-weak-labels-s{seed}", {"corrections": corrections})
+    assert recipe.student is not None
+    (method,) = recipe.student.methods
+    return students.train(method, labels, builder.part(STRONG))
 
 
 def _answers(builder: StageBuilder, model: Stage | None, part: str, number: int, seed: int) -> Artifact:

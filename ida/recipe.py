@@ -28,6 +28,8 @@ class IdaRecipe(Recipe):
     def _distils(cls, student: Student | None) -> Student:
         if student is None:
             raise ValueError("IDA distils into a student; give this section")
+        if len(student.methods) > 1:
+            raise ValueError("each round distils into one student; name one method")
         return student
 
     @field_validator("arms", "compared")

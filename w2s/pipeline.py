@@ -23,7 +23,7 @@ from aligner_core.tasks.score import ScoreAnswers, TrainScorer
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
 from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData, SourceUse
-from w2s.weak_labels import LABELS, SelectWeakLabels
+from w2s.students import Students, system_of
 
 INSTRUCTION_TOKENS = 40
 COMPARED = "by_"  # begins the names of systems that are corrected by one of `compared`
@@ -146,15 +146,31 @@ class StageBuilder:
         return self.scores(systems, seed)
 
     def _strong_systems(self, seed: int) -> dict[str, Artifact]:
-        training = self.student_training
-        trained = {
-            "floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), self.floor_training(), seed),
-            "student": self.student(seed, with_queries=False),
-            "ceiling": self.train_to_answer(f"ceiling-s{seed}", "upstream", self.part(STRONG), training, seed),
-        }
-        if self.recipe.data.queries:
-            trained["student_more"] = self.student(seed, with_queries=True)
+        assert self.recipe.student is not None
+        trained = self._weak_to_strong(seed) if self.recipe.student.learns_from == "weak_labels" else self._baselines(seed)
         return {name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()}
+
+    def _weak_to_strong(self, seed: int) -> dict[str, Stage]:
+        """Floor, ceiling and a student by each method; where there are further questions, one more by SFT on both."""
+        floor, training = self.floor_training(), self.student_training
+        trained = {"floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), floor, seed)}
+        students = Students(self, "student", seed, self.upstream, self.sizes.strong)
+        labels = students.labels(f"weak-labels-s{seed}", self._label_inputs(seed, with_queries=False))
+        trained |= students.by_each_method(labels, self.part(STRONG))
+        if self.recipe.data.queries:
+            students = Students(self, "student_more", seed, self.upstream, self.sizes.strong + self.sizes.queries)
+            labels = students.labels(f"weak-labels_more-s{seed}", self._label_inputs(seed, with_queries=True))
+            trained["student_more"] = students.train("sft", labels, self.part(STRONG))
+        trained["ceiling"] = self.train_to_answer(f"ceiling-s{seed}", "upstream", self.part(STRONG), training, seed)
+        return trained
+
+    def _baselines(self, seed: int) -> dict[str, Stage]:
+        """A student by each method, of the data that the Aligner learns from, or of preferences."""
+        assert self.recipe.student is not None
+        records = self.part(WEAK if self.recipe.student.learns_from == "corrections" else PREFERENCES)
+        students = Students(self, "student", seed, self.upstream, self.sizes.weak)
+        labels = students.labels(f"labels-s{seed}", {"corrections": records})
+        return students.by_each_method(labels, records)
 
     def scores(self, systems: Mapping[str, Artifact], seed: int) -> Stage:
         """All systems' texts on the held-out questions, scored by the evaluating scorer."""
@@ -257,17 +273,8 @@ class StageBuilder:
         tokens = self.sizes.question + 2 * self.sizes.text + INSTRUCTION_TOKENS
         training = section.training.model_copy(update={"epochs": epochs})
         examples = min(section.records or self.sizes.weak, self.sizes.weak)
-        work = self._training_work("aligner", examples, tokens, training)
+        work = self.training_work("aligner", examples, tokens, training)
         return Stage(name, task, {"model": base, "records": self.part(WEAK)}, work).output(MODEL)
-
-    def student(self, seed: int, with_queries: bool) -> Stage:
-        suffix = "_more" if with_queries else ""
-        labels = Stage(
-            f"weak-labels{suffix}-s{seed}", SelectWeakLabels(rules=self.recipe.weak_labels),
-            self._label_inputs(seed, with_queries),
-        )  # fmt: skip
-        training = self.student_training
-        return self.train_to_answer(f"student{suffix}-s{seed}", "upstream", labels.output(LABELS), training, seed)
 
     def _label_inputs(self, seed: int, with_queries: bool) -> dict[str, Artifact | Source]:
         answers = self.upstream_answers("labels", STRONG, seed)
@@ -284,13 +291,12 @@ class StageBuilder:
         records: Artifact,
         training: Training,
         seed: int,
-        start: Artifact | None = None,
+        start: Artifact | Source | None = None,
+        examples: int | None = None,
     ) -> Stage:
         """Question -> correction, from the role's model or from `start`."""
-        examples = self.sizes.weak if role == "aligner" else self.sizes.strong
-        if name.startswith("student_more"):
-            examples += self.sizes.queries
-        work = self._training_work(role, examples, self.sizes.question + self.sizes.text, training)
+        expected = examples or (self.sizes.weak if role == "aligner" else self.sizes.strong)
+        work = self.training_work(role, expected, self.sizes.question + self.sizes.text, training)
         task = TrainToAnswer(training=training, precision=self.precision, seed=seed)
         return Stage(name, task, {"model": start or self.models[role], "records": records}, work)
 
@@ -336,7 +342,7 @@ class StageBuilder:
         longest = prompt + self.generation.max_new_tokens
         return GenerationWork(self.shapes[role], rows, prompt, self.sizes.text, longest)
 
-    def _training_work(self, role: str, examples: int, tokens: int, training: Training) -> TrainingWork:
+    def training_work(self, role: str, examples: int, tokens: int, training: Training) -> TrainingWork:
         return TrainingWork(
             self.shapes[role], examples, tokens, self.sizes.text, training.epochs, training.global_batch,
             training.max_length, lora_rank=training.lora.rank if training.lora else None,
