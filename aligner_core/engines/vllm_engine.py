@@ -100,9 +100,15 @@ class VllmEngine:
         return self._record.facts(self.policy)
 
     def refresh(self, folder: Path) -> None:
-        """Every worker loads its part of the new weights. An adapter that the engine was opened with is left out."""
+        """Every worker loads its part of the new weights.
+
+        Raises:
+            UserError: if the engine was opened with an adapter.
+        """
+        if self._adapter:
+            what, fix = "is an adapter, whose base vLLM cannot give new weights", "merge it into its base"
+            raise UserError(Problem(self._adapter.lora_path, what, fix))
         self._llm.collective_rpc("take_weights", args=(str(folder),))
-        self._adapter = None
         assert self._llm.reset_prefix_cache(), "vLLM kept keys and values of the old weights"
 
     def close(self) -> None:
