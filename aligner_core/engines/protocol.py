@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aligner_core.files import digest
@@ -50,6 +51,7 @@ class Completion:
 
     `finished` is False where the length limit cut it. `error` says why there is none, where an engine failed on this
     prompt alone: a type, a colon and the reason. `prompt_tokens` is what a server says it read, 0 where none does.
+    `ids` are the tokens themselves, where the engine has the model and not a server.
     """
 
     text: str
@@ -57,6 +59,7 @@ class Completion:
     finished: bool
     error: str | None = None
     prompt_tokens: int = 0
+    ids: tuple[int, ...] = ()
 
 
 class Engine(Protocol):
@@ -75,6 +78,13 @@ class Engine(Protocol):
     def statistics(self) -> Mapping[str, Any]:
         """What the manifest should say about the decoding so far: speed, acceptance, copy rate."""
         return {}
+
+    def refresh(self, folder: Path) -> None:
+        """Take the weights of a safetensors folder with the same architecture; what comes next is decoded with them.
+
+        Raises:
+            UserError: if the model is behind an endpoint.
+        """
 
     def close(self) -> None: ...
 
