@@ -69,6 +69,11 @@ class Stage:
     def output(self, path: str) -> Artifact:
         return Artifact(self, path)
 
+    @property
+    def needs(self) -> list[Stage]:
+        """The stages whose outputs it reads."""
+        return [source.stage for source in self.inputs.values() if isinstance(source, Artifact)]
+
     def place(self, profile: Profile) -> Profile:
         """Where this stage runs: as the profile says, or in one process."""
         return profile if self.task.distributed else profile.for_one_process()
@@ -107,9 +112,8 @@ def in_order(targets: Iterable[Stage]) -> list[Stage]:
     def visit(stage: Stage) -> None:
         if stage.folder_name in ordered:
             return
-        for source in stage.inputs.values():
-            if isinstance(source, Artifact):
-                visit(source.stage)
+        for needed in stage.needs:
+            visit(needed)
         ordered[stage.folder_name] = stage
 
     for target in targets:

@@ -70,7 +70,7 @@ class Bench:
     def over(self, texts: Sequence[str], name: str) -> Bench:
         """The same for other rows, whose steps are kept apart."""
         size = self.stage.profile.generation.batch
-        return replace(self, bulk=Bulk(self.stage, texts, size, f"shards/{self.prefix}{name}"), prefix="")
+        return replace(self, bulk=Bulk(self.stage, texts, size, f"{SHARDS}/{self.prefix}{name}"), prefix="")
 
     def ask(
         self, step: str, model: ModelLocation, prompts: Sequence[Prompt | None], frame: str | None = None
