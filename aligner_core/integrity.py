@@ -7,6 +7,7 @@ stand, a file is not read again, so that a run with hundreds of gigabytes of wei
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,11 +17,12 @@ from typing import Any
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import digest, file_digest, read_json, write_json
 from aligner_core.stage_context import SHARDS
-from aligner_core.stages import Artifact, Stage, is_finished, stage_folder
+from aligner_core.stages import SHOWN
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 # What is no result: a log may still be written to by a process on another machine.
 _NO_OUTPUT = {MANIFEST, VERIFIED, "log.txt", "progress.json"}
+_MADE_BY_A_STAGE = re.compile(r"(?P<stage>[0-9a-f]{64})/(?P<path>.+)", re.DOTALL)
 _CARD = "README.md"  # tells of times and places, and no stage reads it
 
 
@@ -36,7 +38,7 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_sealed(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Hash all that lies in `folder` (a stream of about a gigabyte per second), and write the manifest."""
+    """Hash all that lies in `folder`, as streams, and write the manifest."""
     paths = outputs_of(folder)
     states = {name: _state(path) for name, path in paths.items()}
     outputs = _digests(paths)
@@ -44,13 +46,19 @@ def write_sealed(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_json(folder / MANIFEST, sealed({**manifest, "outputs": outputs}))
 
 
-def contents_read(run: Path, stage: Stage) -> dict[str, str]:
-    """The content of every input that another stage made and still tells of, by the input's name."""
+def contents_read(stages: Path, inputs: Mapping[str, str]) -> dict[str, str]:
+    """The content of every input that another stage made and still tells of, by the input's name.
+
+    Args:
+        stages: the folder in which all stages of the run lie.
+        inputs: identities by name, as a manifest tells them.
+    """
     found = {}
-    for name, source in stage.inputs.items():
-        if isinstance(source, Artifact) and is_finished(run, source.stage):
-            with suppress(ValueError):  # a manifest that cannot be read is its own stage's fault
-                found[name] = content(read_json(stage_folder(run, source.stage) / MANIFEST), source.path)
+    for name, identity in inputs.items():
+        if made := _MADE_BY_A_STAGE.fullmatch(identity):
+            for folder in stages.glob(f"*-{made['stage'][:SHOWN]}"):
+                with suppress(OSError, ValueError):  # a manifest that cannot be read is its own stage's fault
+                    found[name] = content(read_json(folder / MANIFEST), made["path"])
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -63,46 +71,47 @@ def content(manifest: Mapping[str, Any], path: str) -> str | None:
     return digest({name: value for name, value in inside.items() if Path(name).name != _CARD}) if inside else None
 
 
-def require_intact(run: Path, stages: Iterable[Stage]) -> None:
-    """Look at all of `stages` that are finished, reading only what was touched since it was last read.
+def require_intact(folders: Iterable[Path]) -> None:
+    """Look at finished stages, reading only what was touched since it was last read.
 
     Raises:
         UserError: with everything that is no longer as its stage wrote it.
     """
-    problems = [problem for stage in stages if is_finished(run, stage) for problem in faults(run, stage)]
+    problems = [problem for folder in folders for problem in faults(folder)]
     if problems:
         raise UserError(problems)
 
 
-def faults(run: Path, stage: Stage, every_byte: bool = False) -> list[Problem]:
+def faults(folder: Path, every_byte: bool = False) -> list[Problem]:
     """What is wrong with a finished stage: its manifest, its outputs, or what it was made from.
 
     Args:
         every_byte: read outputs that nobody touched too, and say where there is nothing to compare them with.
     """
-    folder = stage_folder(run, stage)
     fix = f"remove {folder}, and the same command makes it anew"
     try:
         manifest = read_json(folder / MANIFEST)
-        found = _identity_faults(stage, manifest)
-    except (ValueError, KeyError, AttributeError):
+        found = _identity_faults(folder, manifest)
+    except (ValueError, LookupError, TypeError):
         return [Problem(str(folder / MANIFEST), "is no manifest", fix)]
-    if "outputs" not in manifest:
-        made_before = "was written before content was recorded, so nothing can be said of its outputs"
-        return [Problem(str(folder), what, fix) for what in found + [made_before] * every_byte]
     problems = [Problem(str(folder / MANIFEST), what, fix) for what in found]
-    problems += [Problem(str(folder / name), what, fix) for name, what in _changed(folder, manifest, every_byte)]
-    return problems + [Problem(str(folder), what, fix) for what in _other_inputs(run, stage, manifest)]
+    if "outputs" in manifest:
+        problems += [Problem(str(folder / name), what, fix) for name, what in _changed(folder, manifest, every_byte)]
+        problems += [Problem(str(folder), what, fix) for what in _other_inputs(folder, manifest)]
+    elif every_byte:
+        what = "was written before contents were recorded, so nothing can be said of its outputs"
+        problems.append(Problem(str(folder), what, fix))
+    return problems
 
 
-def _identity_faults(stage: Stage, manifest: Mapping[str, Any]) -> list[str]:
+def _identity_faults(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Folder name, identity, settings, inputs and digest have to agree."""
     rest = {key: value for key, value in manifest.items() if key != "digest"}
     found = ["was edited"] if "digest" in manifest and manifest["digest"] != digest(rest) else []
-    stated = {key: manifest[key] for key in ("task", "version", "settings", "inputs")}
-    if digest(stated) != manifest["identity"]:
+    if digest({key: manifest[key] for key in ("task", "version", "settings", "inputs")}) != manifest["identity"]:
         found.append("tells of settings or inputs that do not give its identity")
-    if manifest["identity"] != stage.identity:
-        found.append(f"is of identity {manifest['identity'][:10]}, and the recipe asks for {stage.identity[:10]}")
+    if folder.name != f"{manifest['name']}-{manifest['identity'][:SHOWN]}":
+        found.append(f"is that of {manifest['name']}-{manifest['identity'][:SHOWN]}")
     return found
 
 
@@ -125,14 +134,13 @@ def _changed(folder: Path, manifest: Mapping[str, Any], every_byte: bool) -> lis
     return found
 
 
-def _other_inputs(run: Path, stage: Stage, manifest: Mapping[str, Any]) -> list[str]:
+def _other_inputs(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     """Inputs that hold something else now than when the stage read them."""
-    read: Mapping[str, str] = manifest["read"]
-    now = contents_read(run, stage)
+    now = contents_read(folder.parent, manifest["inputs"])
     return [
-        f"was made from {source.stage.name}/{source.path}, which is another one now"
-        for name, source in stage.inputs.items()
-        if isinstance(source, Artifact) and name in read and read[name] != now.get(name, read[name])
+        f'was made when its input "{name}" held something else'
+        for name, before in manifest["read"].items()
+        if now.get(name, before) != before
     ]
 
 

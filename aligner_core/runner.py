@@ -51,7 +51,7 @@ def run_growing(run: Path, graphs: Iterable[Sequence[Stage]], profile: Profile, 
         passed: set[str] = set()
         for stages in graphs:
             write_json(run / "run.json", describe_run(run, stages))
-            require_intact(run, stages)
+            require_intact(stage_folder(run, stage) for stage in stages if is_finished(run, stage))
             for number, stage in enumerate(stages, 1):
                 if stage.folder_name in passed:
                     continue
@@ -60,7 +60,7 @@ def run_growing(run: Path, graphs: Iterable[Sequence[Stage]], profile: Profile, 
                     display.kept(stage.name, number, len(stages))
                 else:
                     # What a long run reads last may have been touched since it began.
-                    require_intact(run, stage.needs)
+                    require_intact(stage_folder(run, needed) for needed in stage.needs)
                     _run_stage(run, stage, profile, display, number, len(stages))
 
 
@@ -101,8 +101,7 @@ def _run_stage(run: Path, stage: Stage, profile: Profile, display: Display, numb
         _raise_failure(stage, partial, code)
     seconds = time.time() - started
     display.show(State("recording what was written"))
-    manifest = _manifest(stage, partial, profile, started, seconds)
-    write_sealed(partial, {**manifest, "read": contents_read(run, stage)})
+    write_sealed(partial, _manifest(stage, partial, profile, started, seconds))
     os.rename(partial, final)
     shutil.rmtree(final / SHARDS, ignore_errors=True)
     display.finished(seconds)
@@ -164,9 +163,11 @@ def _raise_failure(stage: Stage, folder: Path, code: int) -> None:
 
 def _manifest(stage: Stage, folder: Path, profile: Profile, started: float, seconds: float) -> dict[str, Any]:
     """Everything needed to know later how a result came about."""
+    inputs = {name: source.identity for name, source in stage.inputs.items()}
     return {
         **_what(stage),
-        "inputs": {name: source.identity for name, source in stage.inputs.items()},
+        "inputs": inputs,
+        "read": contents_read(folder.parent, inputs),
         "profile": profile.name,
         "facts": read_json(folder / FACTS),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

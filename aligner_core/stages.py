@@ -23,6 +23,8 @@ from aligner_core.work import Light, Work
 if TYPE_CHECKING:
     from aligner_core.stage_context import StageContext
 
+SHOWN = 10  # digits of an identity in folder names
+
 
 class Task(BaseModel, ABC):
     """What a stage does. Fields are the settings that can change its result; raise `version` when the code does."""
@@ -90,7 +92,7 @@ class Stage:
 
     @property
     def folder_name(self) -> str:
-        return f"{self.name}-{self.identity[:10]}"
+        return f"{self.name}-{self.identity[:SHOWN]}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from aligner_core.engines.protocol import Completion, EngineSlot, Prompt, Sampling
 from aligner_core.generation import Bulk, text_key
 from aligner_core.records import Turn
-from aligner_core.stage_context import ModelLocation, StageContext
+from aligner_core.stage_context import SHARDS, ModelLocation, StageContext
 
 
 @dataclass(frozen=True)
