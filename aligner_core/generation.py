@@ -18,7 +18,7 @@ from aligner_core.engines.protocol import Completion, Engine, Prompt, Sampling
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import digest, read_jsonl, write_jsonl
 from aligner_core.profile import Profile
-from aligner_core.stage_context import StageContext
+from aligner_core.stage_context import SHARDS, StageContext
 
 FAILED = "failed.jsonl"
 HOPELESS = 8  # where so many rows are asked and all fail, the next ones would too
@@ -43,7 +43,7 @@ class Bulk:
         new_tokens, seconds: generated in this process, and how long its engines took for them.
     """
 
-    def __init__(self, stage: StageContext, texts: Sequence[str], size: int, folder: str = "shards") -> None:
+    def __init__(self, stage: StageContext, texts: Sequence[str], size: int, folder: str = SHARDS) -> None:
         """`texts` say what each row is about."""
         self._stage = stage
         self._folder = stage.folder / folder

@@ -12,6 +12,8 @@ from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
 
+SHARDS = "shards"  # the folder that a killed generation continues from; taken away when the stage is whole
+
 
 @dataclass(frozen=True)
 class ModelLocation:
