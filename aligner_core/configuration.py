@@ -110,6 +110,8 @@ def _replaced(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
         if values and isinstance(merged.get(section, {}), dict):
             _merge(merged.setdefault(section, {}), values)
     _merge(merged, profile.replace.sections)
+    if isinstance(merged.get("upstreams"), dict) and "upstream" in profile.replace.roles:
+        merged["upstreams"] = dict.fromkeys(merged["upstreams"], profile.replace.roles["upstream"])
     return merged
 
 
