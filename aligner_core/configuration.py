@@ -116,6 +116,8 @@ def _replaced(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
             target = merged.setdefault(section, {})
             _merge(target, _wanted(values, target, owner))
     _merge(merged, _wanted(profile.replace.sections, merged, Recipe))
+    if isinstance(merged.get("upstreams"), dict) and "upstream" in profile.replace.roles:
+        merged["upstreams"] = dict.fromkeys(merged["upstreams"], profile.replace.roles["upstream"])
     return merged
 
 

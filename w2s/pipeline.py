@@ -22,8 +22,9 @@ from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, C
 from aligner_core.tasks.score import ScoreAnswers, TrainScorer
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
+from w2s.main_table import MainTable
 from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData, SourceUse
-from w2s.students import Students, system_of
+from w2s.students import Students
 
 INSTRUCTION_TOKENS = 40
 COMPARED = "by_"  # begins the names of systems that are corrected by one of `compared`
@@ -51,7 +52,10 @@ def build(recipe: Recipe, profile: Profile) -> list[Stage]:
     Raises:
         UserError: with every model or data set that cannot be found.
     """
-    return in_order(StageBuilder(recipe, profile).weak_to_strong(seed) for seed in recipe.seeds)
+    builder = StageBuilder(recipe, profile)
+    if recipe.upstreams:
+        return in_order(MainTable(builder).cells())
+    return in_order(builder.weak_to_strong(seed) for seed in recipe.seeds)
 
 
 def planned_sizes(recipe: Recipe) -> Sizes:
@@ -134,20 +138,27 @@ class StageBuilder:
     def weak_to_strong(self, seed: int) -> Stage:
         """Scores of upstream, aligned and its arms, floor, student and ceiling on the held-out questions."""
         upstream = self.upstream_answers("eval", EVALUATION, seed)
-        systems = {"upstream": upstream, "aligned": self.correct(f"aligned-eval-s{seed}", upstream, seed)}
-        for arm in self.recipe.arms:
-            recipe = self.recipe.model_copy(update={"aligner": self.recipe.arm(arm)})
-            builder = StageBuilder(recipe, self.profile, f"{arm}-")
-            systems[f"aligned_{arm}"] = builder.correct(f"aligned-{arm}-eval-s{seed}", upstream, seed)
-        for name, corrector in self.recipe.compared.items():
-            systems[COMPARED + name] = self.correct(f"by-{name}-eval-s{seed}", upstream, seed, corrector)
+        systems = {"upstream": upstream, **self.corrected("eval", upstream, seed)}
         if self.recipe.student:
             systems |= self._strong_systems(seed)
         return self.scores(systems, seed)
 
+    def corrected(self, name: str, answers: Artifact, seed: int) -> dict[str, Artifact]:
+        """Held-out answers corrected by the Aligner, by its arms and by what is compared, under the systems' names."""
+        systems = {"aligned": self.correct(f"aligned-{name}-s{seed}", answers, seed)}
+        for arm in self.recipe.arms:
+            recipe = self.recipe.model_copy(update={"aligner": self.recipe.arm(arm)})
+            builder = StageBuilder(recipe, self.profile, f"{arm}-")
+            systems[f"aligned_{arm}"] = builder.correct(f"aligned-{arm}-{name}-s{seed}", answers, seed)
+        for compared, corrector in self.recipe.compared.items():
+            systems[COMPARED + compared] = self.correct(f"by-{compared}-{name}-s{seed}", answers, seed, corrector)
+        return systems
+
     def _strong_systems(self, seed: int) -> dict[str, Artifact]:
         assert self.recipe.student is not None
-        trained = self._weak_to_strong(seed) if self.recipe.student.learns_from == "weak_labels" else self._baselines(seed)
+        trained = (
+            self._weak_to_strong(seed) if self.recipe.student.learns_from == "weak_labels" else self._baselines(seed)
+        )
         return {name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()}
 
     def _weak_to_strong(self, seed: int) -> dict[str, Stage]:
@@ -172,19 +183,41 @@ class StageBuilder:
         labels = students.labels(f"labels-s{seed}", {"corrections": records})
         return students.by_each_method(labels, records)
 
-    def scores(self, systems: Mapping[str, Artifact], seed: int) -> Stage:
-        """All systems' texts on the held-out questions, scored by the evaluating scorer."""
-        fields = {name: "correction" if texts.path == CORRECTIONS else "answer" for name, texts in systems.items()}
+    def scores(
+        self,
+        systems: Mapping[str, Artifact],
+        seed: int,
+        name: str = "scores",
+        questions: Artifact | None = None,
+        asked: int | None = None,
+    ) -> Stage:
+        """All systems' texts on the held-out questions, or on so many others, scored by the evaluating scorer."""
+        fields = {system: "correction" if texts.path == CORRECTIONS else "answer" for system, texts in systems.items()}
         task = ScoreAnswers(systems=fields, precision=self.precision, scorer="evaluation")
         inputs: dict[str, Artifact | Source] = {
             **systems,
-            "questions": self.part(EVALUATION),
+            "questions": questions or self.part(EVALUATION),
             "scorer": self.scorer(),
             "embedder": self.models["embedder"],
         }
-        rows = len(systems) * self.sizes.evaluation
+        rows = len(systems) * (asked or self.sizes.evaluation)
         work = ScoringWork(self.shapes["scorer"], rows, self.sizes.question + self.sizes.text)
-        return Stage(f"scores-s{seed}", task, inputs, work)
+        return Stage(f"{name}-s{seed}", task, inputs, work)
+
+    def ask(self, name: str, upstream: str, role: Role, questions: Artifact, rows: int, seed: int) -> Stage:
+        """A model from outside answers questions, loaded here or served by others."""
+        seed = self.sampling_seed(seed)
+        task = AnswerQuestions(
+            upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
+        )
+        if parse_endpoint(role.model):
+            work: Step = EndpointWork(rows, self.sizes.question, self.sizes.text)
+        else:
+            longest = self.sizes.question + self.generation.max_new_tokens
+            shape = shape_of(role, f"upstreams.{upstream}.model")
+            work = GenerationWork(shape, rows, self.sizes.question, self.sizes.text, longest)
+        name = f"{name}-s{seed}" if seed else name
+        return Stage(name, task, {"model": model_source(role), "questions": questions}, work)
 
     def upstream_answers(self, name: str, part: str, seed: int) -> Artifact:
         """The upstream's own answers, given or sampled; shared by all seeds where decoding has none."""

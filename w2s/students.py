@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from aligner_core.tasks.policy import TrainPpo
+from aligner_core.tasks.preference import REFERENCE, ReferenceLogProbs, TrainDpo
+
 from aligner_core.recipe import Student
 from aligner_core.recipe.students import Method
 from aligner_core.stages import Artifact, Source, Stage
-from aligner_core.tasks.policy import TrainPpo
-from aligner_core.tasks.preference import REFERENCE, ReferenceLogProbs, TrainDpo
 from aligner_core.tasks.train import MODEL
 from aligner_core.work import PolicyWork, PreferenceWork, ScoringWork
 from w2s.weak_labels import LABELS, PAIRS, SelectWeakLabels
