@@ -10,9 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from aligner_core.edits import words
-from aligner_core.near_duplicates import shingles
-from aligner_core.near_duplicates import words as spoken
+from aligner_core.near_duplicates import shingles, words
 from aligner_core.records import MAX_CHARACTERS, Answer, Turn
 from aligner_core.refusals import is_refusal
 
@@ -162,15 +160,15 @@ def repeats_request(record: Answer, text: str) -> bool:
         return not any(found.search(record.answer) for found in (_BROKEN, _NOTHING, _TAG))
     if text == record.question.strip():
         return True
-    told = _told() & shingles(spoken(text), COPIED_WORDS)
-    return bool(told - shingles(spoken(f"{record.question} {record.answer}"), COPIED_WORDS))
+    told = _told() & shingles(words(text), COPIED_WORDS)
+    return bool(told - shingles(words(f"{record.question} {record.answer}"), COPIED_WORDS))
 
 
 @cache
 def _told() -> frozenset[str]:
     """All runs of words in what the annotator is told, whatever the record."""
     parts = [*RULES.values(), *EDITING, *EXAMPLE.splitlines(), *CRITIQUE.splitlines(), *EDIT.splitlines()]
-    long = [spoken(part) for part in parts if len(spoken(part)) >= COPIED_WORDS]
+    long = [words(part) for part in parts if len(words(part)) >= COPIED_WORDS]
     return frozenset().union(*(shingles(part, COPIED_WORDS) for part in long))
 
 

@@ -53,11 +53,12 @@ def read_table(path: Path, needed: Iterable[str]) -> list[tuple[int, Row]]:
 
 
 def guarded(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
 def unguarded(text: str) -> str:
-    return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA) else text
+    """The inverse of `guarded`."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
 
 
 def fits_cell(text: str) -> bool:
