@@ -14,8 +14,10 @@ from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
 from aligner_core.errors import Problem, UserError
 from aligner_core.recipe import Recipe
 from w2s.correct import correct
+from w2s.data_annotation import annotate
 from w2s.data_cleaning import dedup, leakage
 from w2s.data_commands import data
+from w2s.data_sampling import sample
 from w2s.judge import judge
 from w2s.pipeline import build
 from w2s.score import score
@@ -35,6 +37,8 @@ main.add_command(judge)
 main.add_command(score)
 data.add_command(dedup)
 data.add_command(leakage)
+data.add_command(sample)
+data.add_command(annotate)
 
 
 @main.command()

@@ -24,7 +24,7 @@ from aligner_core.runner import run_stages
 from aligner_core.stages import Stage, stage_folder
 from aligner_core.tasks.score import SCORES
 from aligner_core.tasks.score_file import ScoreFile
-from w2s.correct import STANDARD, run_folder
+from w2s.file_run import STANDARD, run_folder
 from w2s.pipeline import model_source
 
 

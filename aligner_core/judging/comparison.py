@@ -98,8 +98,12 @@ def usage_line(replies: Sequence[Completion], price: tuple[float, float] | None)
     """What was used, as the server counted it."""
     read, written = sum(reply.prompt_tokens for reply in replies), sum(reply.tokens for reply in replies)
     failed = sum(reply.error is not None for reply in replies)
-    counts = f"{read:,} tokens read, {written:,} written"
-    return f"asked {len(replies):,}, {failed:,} failed; {counts}{_cost(read, written, price)}"
+    return f"asked {len(replies):,}, {failed:,} failed; {tokens_line(read, written, price)}"
+
+
+def tokens_line(read: int, written: int, price: tuple[float, float] | None) -> str:
+    """Tokens, and what they cost; `price` is of a million read and a million written."""
+    return f"{read:,} tokens read, {written:,} written{_cost(read, written, price)}"
 
 
 def _cost(read: int, written: int, price: tuple[float, float] | None) -> str:
