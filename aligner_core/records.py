@@ -84,6 +84,12 @@ class Correction(Answer):
     corrector: str = "unknown"
 
 
+class Demonstration(Question):
+    """kind demonstration: an answer to imitate."""
+
+    answer: Text
+
+
 class Pair(Question):
     """kind pairs: `chosen` is the better answer."""
 

@@ -23,7 +23,7 @@ from aligner_core.tasks.score import ScoreAnswers, TrainScorer
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
 from w2s.main_table import MainTable
-from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData, SourceUse
+from w2s.prepare import EVALUATION, INSTRUCTIONS, PREFERENCES, QUERIES, STRONG, WEAK, PrepareData, SourceUse
 from w2s.students import Students
 
 INSTRUCTION_TOKENS = 40
@@ -42,6 +42,7 @@ class Sizes:
     strong: int
     queries: int
     evaluation: int
+    instructions: int
     question: int
     text: int
 
@@ -63,12 +64,14 @@ def planned_sizes(recipe: Recipe) -> Sizes:
     corrections = _mixed_size(data, "corrections", data.expected.corrections)
     evaluation = _mixed_size(data, "evaluation", data.expected.evaluation).records
     queries = _mixed_size(data, "queries", 0).records if data.queries else 0
+    instructions = _mixed_size(data, "instructions", data.expected.instructions).records if data.instructions else 0
     weak = round(corrections.records * data.weak_share)
     return Sizes(
         weak=min(weak, limits.corrections or weak),
         strong=min(corrections.records - weak, limits.weak_labels or corrections.records),
         queries=min(queries, limits.queries or queries),
         evaluation=min(evaluation, limits.evaluation or evaluation),
+        instructions=min(instructions, limits.instructions or instructions),
         question=corrections.question_tokens,
         text=min(corrections.text_tokens, recipe.generation.max_new_tokens),
     )
@@ -219,13 +222,28 @@ class StageBuilder:
         name = f"{name}-s{seed}" if seed else name
         return Stage(name, task, {"model": model_source(role), "questions": questions}, work)
 
+    @property
+    def upstream(self) -> Artifact | Source:
+        """The model whose answers are corrected: the role's, or that after its own fine-tuning on instructions."""
+        training = self.recipe.upstream_sft
+        if training is None:
+            return self.models["upstream"]
+        task = TrainToAnswer(training=training, precision=self.precision, seed=self.recipe.seeds[0], learns="answer")
+        work = self.training_work("upstream", self.sizes.instructions, self.sizes.question + self.sizes.text, training)
+        inputs = {"model": self.models["upstream"], "records": self.part(INSTRUCTIONS)}
+        return Stage("upstream-sft", task, inputs, work).output(MODEL)
+
+    def score_models(self) -> dict[str, Artifact | Source]:
+        """What filters and PPO score with, as inputs of a stage."""
+        return {"reward": self.reward_model(), "cost": self.cost_model()}
+
     def upstream_answers(self, name: str, part: str, seed: int) -> Artifact:
         """The upstream's own answers, given or sampled; shared by all seeds where decoding has none."""
         if self.recipe.data.answers == "given":
             return self.part(part)
         seed = self.sampling_seed(seed)
         suffix = f"-s{seed}" if seed else ""
-        return self._answers(f"upstream-{name}{suffix}", "upstream", self.models["upstream"], part, seed)
+        return self._answers(f"upstream-{name}{suffix}", "upstream", self.upstream, part, seed)
 
     def answer(self, name: str, trained: Stage, part: str, seed: int) -> Artifact:
         """A trained model's answers to a part of the data."""
@@ -263,7 +281,7 @@ class StageBuilder:
             case "aligner":
                 return self.aligner(seed).output(MODEL)
             case "prompted":
-                return self.models["upstream"]
+                return self.upstream
             case "scorer":
                 return self.selector()
             case "records":
@@ -331,7 +349,8 @@ class StageBuilder:
         expected = examples or (self.sizes.weak if role == "aligner" else self.sizes.strong)
         work = self.training_work(role, expected, self.sizes.question + self.sizes.text, training)
         task = TrainToAnswer(training=training, precision=self.precision, seed=seed)
-        return Stage(name, task, {"model": start or self.models[role], "records": records}, work)
+        own = self.upstream if role == "upstream" else self.models[role]
+        return Stage(name, task, {"model": start or own, "records": records}, work)
 
     def scorer(self) -> Artifact:
         """One evaluating scorer for the whole experiment; it sees all ground truth and no held-out question."""

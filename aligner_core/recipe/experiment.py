@@ -69,6 +69,9 @@ class Recipe(Strict):
     description: str = Field("", description="one line for the report")
     roles: Roles
     data: Data
+    upstream_sft: Training | None = Field(
+        None, description="fine-tunes roles.upstream on data.instructions before all else; null = it is used as it is"
+    )
     generation: Generation = Field(Generation(), description="decoding")
     aligner: AlignerSection = Field(AlignerSection(), description="the weak corrector")
     floor: Training | None = Field(None, description="training of the floor; null = the Aligner's residual training")
@@ -112,8 +115,17 @@ class Recipe(Strict):
         return seeds
 
     @model_validator(mode="after")
+    def _data_has_its_use(self) -> Recipe:
+        if (self.upstream_sft is None) != (self.data.instructions is None):
+            raise ValueError("upstream_sft and data.instructions go together; give both, or neither")
+        if self.student and self.student.learns_from == "preferences" and self.data.preferences is None:
+            raise ValueError("student.learns_from: preferences needs data.preferences")
+        return self
+
+    @model_validator(mode="after")
     def _a_student_has_questions(self) -> Recipe:
-        if self.student and self.data.weak_share == 1:
+        weak_to_strong = self.student and self.student.learns_from == "weak_labels"
+        if weak_to_strong and self.data.weak_share == 1:
             raise ValueError("data.weak_share: 1 leaves no question to the student; lower it, or set student: null")
         return self
 
