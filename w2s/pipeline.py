@@ -7,15 +7,13 @@ ceiling the ground truth of S, the floor that of W; all answer the held-out ques
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from aligner_core.correctors.parts import Slot, bare, describe, slots
-from aligner_core.data_sources import Size, data_source, size_of
+from aligner_core.data_sources import data_source
 from aligner_core.errors import Problem, UserError
-from aligner_core.mixing import mixed_counts
 from aligner_core.model_ids import model_identity, parse_endpoint
 from aligner_core.profile import Profile
-from aligner_core.recipe import PARTS, Corrector, Data, Generation, Part, Recipe, Role, Shape, Training, WarmUp
+from aligner_core.recipe import PARTS, Corrector, Generation, Recipe, Role, Shape, Training, WarmUp
 from aligner_core.shapes import shape_of
 from aligner_core.stages import Artifact, Source, Stage, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
@@ -24,6 +22,7 @@ from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToA
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
 from w2s.main_table import MainTable
 from w2s.prepare import EVALUATION, INSTRUCTIONS, PREFERENCES, QUERIES, STRONG, WEAK, PrepareData, SourceUse
+from w2s.sizes import planned_sizes
 from w2s.students import Students
 
 INSTRUCTION_TOKENS = 40
@@ -32,19 +31,6 @@ COMPARED = "by_"  # begins the names of systems that are corrected by one of `co
 
 def model_source(role: Role) -> Source:
     return Source(role.model, model_identity(role.model, role.revision), role.revision, role.trust_remote_code)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many records each part will have, and how long they are, for planning."""
-
-    weak: int
-    strong: int
-    queries: int
-    evaluation: int
-    instructions: int
-    question: int
-    text: int
 
 
 def build(recipe: Recipe, profile: Profile) -> list[Stage]:
@@ -57,36 +43,6 @@ def build(recipe: Recipe, profile: Profile) -> list[Stage]:
     if recipe.upstreams:
         return in_order(MainTable(builder).cells())
     return in_order(builder.weak_to_strong(seed) for seed in recipe.seeds)
-
-
-def planned_sizes(recipe: Recipe) -> Sizes:
-    data, limits = recipe.data, recipe.data.limits
-    corrections = _mixed_size(data, "corrections", data.expected.corrections)
-    evaluation = _mixed_size(data, "evaluation", data.expected.evaluation).records
-    queries = _mixed_size(data, "queries", 0).records if data.queries else 0
-    instructions = _mixed_size(data, "instructions", data.expected.instructions).records if data.instructions else 0
-    weak = round(corrections.records * data.weak_share)
-    return Sizes(
-        weak=min(weak, limits.corrections or weak),
-        strong=min(corrections.records - weak, limits.weak_labels or corrections.records),
-        queries=min(queries, limits.queries or queries),
-        evaluation=min(evaluation, limits.evaluation or evaluation),
-        instructions=min(instructions, limits.instructions or instructions),
-        question=corrections.question_tokens,
-        text=min(corrections.text_tokens, recipe.generation.max_new_tokens),
-    )
-
-
-def _mixed_size(data: Data, part: Part, expected: int) -> Size:
-    """Size of a part after mixing; `expected` records where a source cannot be read without a network."""
-    sources = list(data.sources(part).values())
-    unknown = Size(expected, data.expected.question_tokens, data.expected.answer_tokens)
-    sizes = [size_of(item.source, item.columns) or unknown for item in sources]
-    counts = mixed_counts([size.records for size in sizes], [item.weight for item in sources])
-    total = max(1, sum(counts))
-    question = sum(size.question_tokens * count for size, count in zip(sizes, counts, strict=True))
-    text = sum(size.text_tokens * count for size, count in zip(sizes, counts, strict=True))
-    return Size(sum(counts), round(question / total), round(text / total))
 
 
 class StageBuilder:
