@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from aligner_core.errors import Problem, UserError
@@ -52,3 +53,31 @@ def start_deepspeed(profile: Profile) -> None:
     if PartialState(**backend).distributed_type != DistributedType.DEEPSPEED:
         fix = "install deepspeed as pinned in pyproject.toml"
         raise UserError(Problem("zero", "DeepSpeed did not start", fix))
+
+
+def frozen_engine(profile: Profile, load: Callable[[], Any]) -> tuple[Any, Any]:
+    """A network for forward passes alone: whole on every process, or sharded over them under ZeRO-3.
+
+    Args:
+        load: opens the network; under ZeRO-3 it is sharded while it is read.
+
+    Returns:
+        the network, and accelerate's state: which process this is, of how many, and its device.
+    """
+    if profile.uses_deepspeed:
+        start_deepspeed(profile)
+    from accelerate import PartialState
+
+    place = PartialState(cpu=profile.device.kind == "cpu") if not profile.uses_deepspeed else PartialState()
+    if profile.zero.stage < 3:
+        return load().to(place.device).eval(), place
+    import deepspeed
+    from transformers.integrations import HfDeepSpeedConfig
+
+    settings = deepspeed_config(profile)
+    zero = {key: value for key, value in settings["zero_optimization"].items() if key != "offload_optimizer"}
+    config = {"train_micro_batch_size_per_gpu": 1, "bf16": settings["bf16"], "zero_optimization": zero}
+    sharding = HfDeepSpeedConfig(config)  # from_pretrained shards for as long as this lives
+    engine = deepspeed.initialize(model=load(), config=config)[0]
+    del sharding
+    return engine.eval(), place
