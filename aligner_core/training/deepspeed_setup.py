@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,3 +67,31 @@ def whole_weights() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = sharded
+
+
+def frozen_engine(profile: Profile, load: Callable[[], Any]) -> tuple[Any, Any]:
+    """A network for forward passes alone: whole on every process, or sharded over them under ZeRO-3.
+
+    Args:
+        load: opens the network; under ZeRO-3 it is sharded while it is read.
+
+    Returns:
+        the network, and accelerate's state: which process this is, of how many, and its device.
+    """
+    if profile.uses_deepspeed:
+        start_deepspeed(profile)
+    from accelerate import PartialState
+
+    place = PartialState(cpu=profile.device.kind == "cpu") if not profile.uses_deepspeed else PartialState()
+    if profile.zero.stage < 3:
+        return load().to(place.device).eval(), place
+    import deepspeed
+    from transformers.integrations import HfDeepSpeedConfig
+
+    settings = deepspeed_config(profile)
+    zero = {key: value for key, value in settings["zero_optimization"].items() if key != "offload_optimizer"}
+    config = {"train_micro_batch_size_per_gpu": 1, "bf16": settings["bf16"], "zero_optimization": zero}
+    sharding = HfDeepSpeedConfig(config)  # from_pretrained shards for as long as this lives
+    engine = deepspeed.initialize(model=load(), config=config)[0]
+    del sharding
+    return engine.eval(), place
