@@ -240,11 +240,15 @@ def test_refreshed_weights_write_what_a_new_engine_writes_with_them(
     assert all(old != new for old, new in zip(first, second, strict=True))
 
 
-def test_a_completion_has_the_tokens_of_its_text(engine: TransformersEngine) -> None:
-    for completion in engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0):
-        assert len(completion.ids) == completion.tokens
-        assert engine.tokenizer.eos_token_id not in completion.ids
-        assert str(engine.tokenizer.decode(completion.ids)).strip() == completion.text
+def test_a_completion_has_the_tokens_of_its_text_and_the_end_token_where_it_was_reached(
+    engine: TransformersEngine,
+) -> None:
+    end = engine.tokenizer.eos_token_id
+    completions = engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0)
+    assert {completion.finished for completion in completions} == {True, False}
+    for completion in completions:
+        assert list(completion.ids[completion.tokens :]) == [end] * completion.finished
+        assert str(engine.tokenizer.decode(completion.ids[: completion.tokens])).strip() == completion.text
 
 
 def test_an_adapter_writes_what_the_merged_model_writes(
