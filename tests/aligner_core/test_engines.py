@@ -240,11 +240,15 @@ def test_refreshed_weights_write_what_a_new_engine_writes_with_them(
     assert all(old != new for old, new in zip(first, second, strict=True))
 
 
-def test_a_completion_has_the_tokens_of_its_text(engine: TransformersEngine) -> None:
-    for completion in engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0):
-        assert len(completion.ids) == completion.tokens
-        assert engine.tokenizer.eos_token_id not in completion.ids
-        assert str(engine.tokenizer.decode(completion.ids)).strip() == completion.text
+def test_a_completion_has_the_tokens_of_its_text_and_the_end_token_where_it_was_reached(
+    engine: TransformersEngine,
+) -> None:
+    end = engine.tokenizer.eos_token_id
+    completions = engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0)
+    assert {completion.finished for completion in completions} == {True, False}
+    for completion in completions:
+        assert list(completion.ids[completion.tokens :]) == [end] * completion.finished
+        assert str(engine.tokenizer.decode(completion.ids[: completion.tokens])).strip() == completion.text
 
 
 def test_an_adapter_writes_what_the_merged_model_writes(
@@ -260,8 +264,10 @@ def test_an_adapter_writes_what_the_merged_model_writes(
 
 VLLM = """
 import json, sys
+from functools import partial
 from pathlib import Path
 from aligner_core.configuration import find_profile, read_yaml
+from aligner_core.engines.copies import EngineCopies
 from aligner_core.engines.protocol import Prompt, Sampling
 from aligner_core.engines.vllm_engine import VllmEngine
 from aligner_core.profile import Profile
@@ -269,10 +275,12 @@ from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import conversation
 
 if __name__ == "__main__":
-    folders, copy_aware, precision, calls = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+    folders, calls = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+    copy_aware, precision, copies = sys.argv[3], sys.argv[4], int(sys.argv[5])
     content = {**read_yaml(find_profile("smoke")), "replace": {}, "precision": precision}
     content["generation"] = {"engine": "vllm", "batch": 4, "copy_aware": copy_aware}
-    engine = VllmEngine(ModelLocation(folders[0]), Profile.model_validate(content))
+    open = partial(VllmEngine, ModelLocation(folders[0]), Profile.model_validate(content))
+    engine = EngineCopies([open] * copies, devices_each=1) if copies > 1 else open()
     written = []
     for folder in folders:
         if folder != folders[0]:
@@ -291,10 +299,11 @@ def vllm(
     copy_aware: str,
     calls: list[list[tuple[str, str | None]]],
     precision: str = "float32",
+    copies: int = 1,
 ) -> dict[str, Any]:
     """What vLLM writes in a process of its own for calls of (question, draft), with each model's weights in turn."""
     folders = json.dumps([model.folder for model in models])
-    command = [sys.executable, "-c", VLLM, folders, copy_aware, precision, json.dumps(calls)]
+    command = [sys.executable, "-c", VLLM, folders, json.dumps(calls), copy_aware, precision, str(copies)]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"})
     assert result.returncode == 0, result.stderr[-3000:]
     found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
@@ -322,6 +331,16 @@ def test_vllm_gives_the_tokens_that_transformers_gives_with_and_without_drafts(
         assert found["statistics"]["acceptance"] > 0.5
         assert found["statistics"]["tokens_per_step"] > 2
         assert found["statistics"]["copy_rate"] > 0.8
+
+
+@pytest.mark.slow
+def test_two_copies_of_vllm_write_what_one_engine_writes(writer: ModelLocation) -> None:
+    plain = TransformersEngine(writer, smoke(precision="float32"))
+    expected = plain.generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
+    drafts = [(question, item.text) for question, item in zip(QUESTIONS, expected, strict=True)]
+    found = vllm([writer], "on", [drafts], copies=2)
+    assert found["written"] == [as_written(expected)]
+    assert [each["tokens"] > 0 for each in found["statistics"]["copies"]] == [True, True]
 
 
 @pytest.mark.slow
