@@ -37,11 +37,13 @@ class Prompt:
     """A conversation that the model continues.
 
     `draft` is a text that the continuation may largely repeat, as a correction repeats its answer. An engine may use
-    it to decode faster, never to decode anything else.
+    it to decode faster, never to decode anything else. `seed` gives a sampled continuation random numbers of its own,
+    so that it does not depend on the prompts that it is decoded with.
     """
 
     messages: tuple[Turn, ...]
     draft: str | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Completion:
 
     `finished` is False where the length limit cut it. `error` says why there is none, where an engine failed on this
     prompt alone: a type, a colon and the reason. `prompt_tokens` is what a server says it read, 0 where none does.
+    `ids` are the tokens that a local engine chose, with the end token where it was reached.
     """
 
     text: str
@@ -57,6 +60,7 @@ class Completion:
     finished: bool
     error: str | None = None
     prompt_tokens: int = 0
+    ids: tuple[int, ...] = ()
 
 
 class Engine(Protocol):

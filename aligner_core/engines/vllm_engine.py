@@ -78,11 +78,11 @@ class VllmEngine:
                 top_p=sampling.top_p,
                 repetition_penalty=sampling.repetition_penalty,
                 frequency_penalty=sampling.frequency_penalty,
-                seed=seed + index,
+                seed=seed + index if prompt.seed is None else prompt.seed,
                 detokenize=False,
                 extra_args={vllm_drafter.DRAFT: draft} if draft else None,
             )
-            for index, draft in enumerate(drafts)
+            for index, (prompt, draft) in enumerate(zip(prompts, drafts, strict=True))
         ]
         ids = self._ahead.take(prompts)
         call = digest([len(ids), *ids[::50]])
@@ -132,7 +132,7 @@ class VllmEngine:
 
     def _completion(self, token_ids: Sequence[int], finished: bool) -> Completion:
         tokens = [token for token in token_ids if token != self.tokenizer.eos_token_id]
-        return Completion(str(self.tokenizer.decode(tokens)).strip(), len(tokens), finished)
+        return Completion(str(self.tokenizer.decode(tokens)).strip(), len(tokens), finished, ids=tuple(token_ids))
 
 
 def _prepare_cpu() -> None:

@@ -38,14 +38,14 @@ class TrainAligner(Task):
         section = self.section
         keep = KEEP_TOKEN if section.identity_target == "keep" else None
         template = correction_template(section.template, section.aim, section.instruction, keep)
-        location, tokenizer = _open(stage, template.frame)
+        location, tokenizer = open_base(stage, template.frame)
         if keep:
             tokenizer.add_special_tokens({"additional_special_tokens": [keep]}, replace_extra_special_tokens=False)
         records = read_records(stage.file("records"), Correction)
         train_aligner(stage, location, tokenizer, template, records, section, self.phase, self.seed)
         if stage.is_main_process:
             store_template(stage.folder / MODEL, template)
-            _store_card(stage, "An Aligner", self)
+            store_card(stage, "An Aligner", self)
 
 
 class TrainToAnswer(Task):
@@ -62,7 +62,7 @@ class TrainToAnswer(Task):
         from aligner_core.training.examples import Example, build_example
         from aligner_core.training.supervised import Phase, train_supervised
 
-        location, tokenizer = _open(stage)
+        location, tokenizer = open_base(stage)
         training = self.training
 
         def example(record: Correction) -> Example:
@@ -79,10 +79,10 @@ class TrainToAnswer(Task):
             self.seed, held_out=[example(record) for record in watched],
         )  # fmt: skip
         if stage.is_main_process:
-            _store_card(stage, "A model fine-tuned on corrections", self)
+            store_card(stage, "A model fine-tuned on corrections", self)
 
 
-def _store_card(stage: StageContext, title: str, task: Task) -> None:
+def store_card(stage: StageContext, title: str, task: Task) -> None:
     from aligner_core.files import write_text
     from aligner_core.provenance import git_revision, versions
     from aligner_core.training.model_card import model_card
@@ -92,7 +92,7 @@ def _store_card(stage: StageContext, title: str, task: Task) -> None:
     write_text(stage.folder / MODEL / "README.md", card)
 
 
-def _open(stage: StageContext, frame: str | None = None) -> tuple[ModelLocation, PreTrainedTokenizerBase]:
+def open_base(stage: StageContext, frame: str | None = None) -> tuple[ModelLocation, PreTrainedTokenizerBase]:
     from transformers import AutoTokenizer
 
     from aligner_core.templates import prepare_tokenizer
