@@ -63,8 +63,8 @@ class Loop:
         Raises:
             UserError: if iterations or steps cannot be shared out evenly, or there is nothing to do a PTX term with.
         """
-        self._stage, self._section, self._parts = stage, section, parts
-        self._tasks, self._labels, self._seed = tasks, labels, seed
+        self.parts, self.tasks = parts, tasks
+        self._stage, self._section, self._labels, self._seed = stage, section, labels, seed
         _check(section, labels)
         self.iterations = section.iterations or max(1, round(section.epochs * len(tasks) / section.prompts))
         per_pass = -(-section.prompts // section.global_batch)
@@ -85,7 +85,7 @@ class Loop:
         Raises:
             UserError: if an alarm sounds; the policy as it was before is left in `stopped/`.
         """
-        stage, parts = self._stage, self._parts
+        stage, parts = self._stage, self.parts
         history = self._records.resume(parts.policy, parts.value)
         saved = time.monotonic()
         for iteration in range(len(history), self.iterations):
@@ -105,7 +105,7 @@ class Loop:
         self._records.close()
 
     def _iterate(self, iteration: int, first: dict[str, float] | None) -> dict[str, float]:
-        section, parts = self._section, self._parts
+        section, parts = self._section, self.parts
         began = time.monotonic()
         rollouts = self._rollouts(iteration)
         size = section.global_batch // count()
@@ -130,13 +130,13 @@ class Loop:
         places = own_share(range(iteration * prompts, (iteration + 1) * prompts), rank(), count())
         seeds = [digest_seed(self._seed, ["rollout", str(place)]) for place in places]
         with self._timed("rollouts"):
-            rollouts = self._parts.sampler.sample([self._tasks[self._order[place]] for place in places], seeds)
+            rollouts = self.parts.sampler.sample([self.tasks[self._order[place]] for place in places], seeds)
         with self._timed("scoring"):
-            return scored(rollouts, self._parts.scorer)
+            return scored(rollouts, self.parts.scorer)
 
     def _update(self, iteration: int, minis: Sequence[Sequence[Experience]]) -> dict[str, float]:
         """All optimizer steps of an iteration; returns the means of what was seen in them."""
-        section, parts = self._section, self._parts
+        section, parts = self._section, self.parts
         steps = self.iterations * self._steps_each
         sums, ptx, norms = Sums(), [], []
         for number, mini in enumerate(list(minis) * section.updates):
@@ -162,7 +162,7 @@ class Loop:
         chosen = self._label_order[start : start + rows]
         own = [self._labels[index] for index in own_share(chosen, rank(), count())]
         tokens = sum(self._labels[index].supervised for index in chosen)
-        parts = self._parts
+        parts = self.parts
         return accumulate_ptx(parts.policy, own, tokens, self._section.ptx, parts.micro_batch, parts.device)
 
     def _stop_if_alarmed(self, row: dict[str, float], first: dict[str, float]) -> None:
@@ -170,7 +170,7 @@ class Loop:
         if not problems:
             return
         folder = self._stage.folder / STOPPED
-        self._parts.export(folder)
+        self.parts.export(folder)
         kept = f"the policy that wrote these rollouts is kept in {folder}"
         raise UserError([Problem(item.where, f"{item.what}; {kept}", item.fix) for item in problems])
 

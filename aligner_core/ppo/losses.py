@@ -40,7 +40,7 @@ def value_loss(
 ) -> tuple[Tensor, Tensor]:
     """Squared error of a value that may move by `clip_value` at most, the worse of clipped and not, halved.
 
-    0.5 * max((V - R)^2, (V_old + clip(V - V_old, -clip_value, clip_value) - R)^2)
+    0.5 * max((V - R)^2, (clip(V, V_old - clip_value, V_old + clip_value) - R)^2)
 
     Args:
         values, old_values, returns, mask: (batch, tokens).
@@ -48,7 +48,7 @@ def value_loss(
     Returns:
         (batch,) losses; and the share of each rollout's tokens where the clipped term was the greater.
     """
-    near = old_values + (values - old_values).clamp(-clip_value, clip_value)
+    near = torch.clamp(values, old_values - clip_value, old_values + clip_value)
     plain, clipped = (values - returns).square(), (near - returns).square()
     share = rollout_means((clipped > plain).to(values.dtype), mask)
     return 0.5 * rollout_means(torch.maximum(plain, clipped), mask), share
