@@ -11,12 +11,18 @@ import click
 from aligner_core.data_sources import data_source, read_source, source_file
 from aligner_core.errors import Problem, UserError
 from aligner_core.recipe import AlignerSection
-from aligner_core.records import Answer, Correction, Question, Reading, kind_of, shortened
+from aligner_core.records import Answer, Correction, Pair, Question, Reading, Safety, kind_of, shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-KINDS: dict[str, type[Question]] = {"question": Question, "qa": Answer, "qac": Correction}
+KINDS: dict[str, type[Question]] = {
+    "question": Question,
+    "qa": Answer,
+    "qac": Correction,
+    "pairs": Pair,
+    "safety": Safety,
+}
 TEMPLATE = AlignerSection().template
 
 

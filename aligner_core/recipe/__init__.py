@@ -11,7 +11,7 @@ from aligner_core.recipe.correctors import (
     StackCorrector,
 )
 from aligner_core.recipe.data import PARTS, Data, DataSource, Expected, Leakage, Limits, Part, Sources
-from aligner_core.recipe.experiment import Evaluation, Generation, Recipe, ScorerSection
+from aligner_core.recipe.experiment import Evaluation, Generation, Recipe, ScoreModelSection, ScorerSection
 from aligner_core.recipe.roles import Count, Fraction, Role, Roles, Shape, Strict
 from aligner_core.recipe.students import Dpo, Ppo, Student, WeakLabels
 from aligner_core.recipe.training import AlignerSection, HeldOut, Lora, Training, WarmUp
@@ -43,6 +43,7 @@ __all__ = [
     "RefuseCorrector",
     "Role",
     "Roles",
+    "ScoreModelSection",
     "ScorerSection",
     "Shape",
     "Sources",

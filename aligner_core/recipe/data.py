@@ -16,6 +16,8 @@ class Limits(Strict):
     weak_labels: Count | None = Field(None, description="questions for student and ceiling (S)")
     queries: Count | None = Field(None, description="further questions without ground truth")
     evaluation: Count | None = Field(None, description="held-out questions")
+    preferences: Count | None = Field(None, description="preferences for the reward model")
+    safety: Count | None = Field(None, description="safety labels for the cost model")
 
 
 class Expected(Strict):
@@ -74,7 +76,7 @@ Sources = Annotated[
 ]
 
 
-Part = Literal["corrections", "evaluation", "queries"]
+Part = Literal["corrections", "evaluation", "queries", "preferences", "safety"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
@@ -85,6 +87,12 @@ class Data(Strict):
     evaluation: Sources = Field(description="held-out questions with references: a source or several")
     queries: Sources | None = Field(
         None, description="further questions; adds the arm student_more, labelled on them too"
+    )
+    preferences: Sources | None = Field(
+        None, description="preferences of others (question, chosen, rejected), for the reward model alone"
+    )
+    safety: Sources | None = Field(
+        None, description="safety labels of others (question, answer, unsafe), for the cost model alone"
     )
     columns: dict[str, str] = Field({}, description="renames columns of outside data, e.g. {prompt: question}")
     on_invalid: Literal["raise", "drop"] = Field(

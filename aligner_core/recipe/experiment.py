@@ -13,15 +13,17 @@ from aligner_core.recipe.students import Student, WeakLabels
 from aligner_core.recipe.training import AlignerSection, Training
 
 
-class ScorerSection(Strict):
-    """The evaluating scorer: one trunk, a helpfulness head and a cost head (cost > 0 = unsafe)."""
+class ScoreModelSection(Strict):
+    """A model that scores answers, trained on the trunk roles.scorer; by default as the source's reward model."""
 
     trainable_layers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="how many of the trunk's last layers are trained; null = all"
     )
     held_out: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.15, description="share of questions kept to test it")
-    training: Training = Field(Training(epochs=2), description="training of the scorer")
-    seed: int = Field(1, description="its own seed: one scorer serves all seeds of the experiment")
+    training: Training = Field(
+        Training(epochs=2, global_batch=64, weight_decay=0.1), description="training of the score model"
+    )
+    seed: int = Field(2, description="its own seed: one model serves all seeds of the experiment")
 
     @field_validator("training")
     @classmethod
@@ -30,6 +32,13 @@ class ScorerSection(Strict):
         if unknown:
             raise ValueError(f"a scorer's training has no {', '.join(unknown)}; see trainable_layers and held_out")
         return training
+
+
+class ScorerSection(ScoreModelSection):
+    """The evaluating scorer: one trunk, a helpfulness head and a cost head (cost > 0 = unsafe)."""
+
+    training: Training = Field(Training(epochs=2), description="training of the scorer")
+    seed: int = Field(1, description="its own seed: one scorer serves all seeds of the experiment")
 
 
 class Generation(Strict):
@@ -76,6 +85,14 @@ class Recipe(Strict):
         Student(), description="the strong student; null = the Aligner alone, without student, floor and ceiling"
     )
     scorer: ScorerSection = Field(ScorerSection(), description="the evaluating scorer")
+    reward: ScoreModelSection = Field(
+        ScoreModelSection(),
+        description="the reward model (helpfulness) of filters and PPO, where roles.reward is null",
+    )
+    cost: ScoreModelSection = Field(
+        ScoreModelSection(),
+        description="the cost model of filters and PPO (cost > 0 = unsafe), where roles.cost is null",
+    )
     evaluation: Evaluation = Field(Evaluation(), description="statistics")
     arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], dict[str, Any]] = Field(
         {}, description="further Aligners beside the own one, each a name and what differs in the section aligner, "

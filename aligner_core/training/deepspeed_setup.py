@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aligner_core.errors import Problem, UserError
@@ -52,3 +54,16 @@ def start_deepspeed(profile: Profile) -> None:
     if PartialState(**backend).distributed_type != DistributedType.DEEPSPEED:
         fix = "install deepspeed as pinned in pyproject.toml"
         raise UserError(Problem("zero", "DeepSpeed did not start", fix))
+
+
+@contextmanager
+def whole_weights() -> Iterator[None]:
+    """Models loaded inside are whole on every process, though ZeRO-3 shards what is loaded for training."""
+    from transformers.integrations import deepspeed
+
+    sharded = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = sharded
