@@ -1,7 +1,7 @@
 """From scores of whole rollouts to advantages of single tokens. Pure functions of right-padded tensors.
 
-Shapes: `(batch,)` holds one value per rollout, `(batch, tokens)` one per response token. `mask` is True at true tokens,
-which begin each row; what is padding in an input may be anything, and is 0 in an output.
+Shapes: `(batch,)` holds one value per rollout, `(batch, tokens)` one per response token. `mask` is True at true
+tokens, which begin each row; what is padding in an input may be anything, and is 0 in an output.
 """
 
 from __future__ import annotations

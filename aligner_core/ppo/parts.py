@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from aligner_core.engines.protocol import Sampling
+from aligner_core.engines.protocol import Sampling, open_engine
 from aligner_core.errors import Problem, UserError
 from aligner_core.estimates import micro_batch_size
 from aligner_core.ppo.learners import Descent, Learner, OneProcess, Sharded, deepspeed_loading, frozen
 from aligner_core.ppo.loop import Parts
 from aligner_core.ppo.networks import Reference, value_model
 from aligner_core.ppo.processes import from_main, join, rank
-from aligner_core.ppo.rollouts import InMemorySampler, RolloutScorer, Task
+from aligner_core.ppo.rollouts import EngineSampler, InMemorySampler, RolloutScorer, Sampler, Task
+from aligner_core.profile import Profile
 from aligner_core.recipe.students import Ppo
 from aligner_core.records import Question
 from aligner_core.shapes import shape_from_config
@@ -26,6 +27,8 @@ from aligner_core.templates import batch_prompt_ids, conversation
 from aligner_core.training.adapters import adapters_inside, merge_adapters, with_adapters
 from aligner_core.training.supervised import attention
 from aligner_core.work import TrainingWork
+
+ROLLOUT_WEIGHTS = "rollout_weights"
 
 
 def tasks_of(
@@ -95,11 +98,6 @@ def open_parts(
         "processes": profile.processes,
         "zero_stage": profile.zero.stage,
     }
-    packs = device.type == "cpu" and profile.precision == "bfloat16" and not section.lora
-    sampler = InMemorySampler(
-        policy, tokenizer, profile, Sampling(new_tokens, temperature=section.temperature),
-        packs=packs and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    )  # fmt: skip
 
     def export(folder: Path) -> None:
         _export(policy, network, folder)
@@ -109,7 +107,20 @@ def open_parts(
                 merge_adapters(start, folder, folder.with_name(f"{folder.name}-adapter"), tokenizer)
         from_main(None)  # the others wait
 
+    sampling = Sampling(new_tokens, temperature=section.temperature)
+    sampler: Sampler
+    if profile.generation.engine == "vllm":
+        engine = open_engine(stage, start, drafts=False) if rank() == 0 else None
+        sampler = EngineSampler(engine, export, stage.folder / ROLLOUT_WEIGHTS, sampling)
+    else:
+        sampler = InMemorySampler(policy, tokenizer, profile, sampling, packs=_packs(profile, section))
     return Parts(policy, value_learner, reference, sampler, scorer, export, device, micro_batch)
+
+
+def _packs(profile: Profile, section: Ppo) -> bool:
+    """Whether linear layers are laid out for decoding: not with adapters, which look at the weights inside."""
+    low = profile.device.kind == "cpu" and profile.precision == "bfloat16" and not section.lora
+    return low and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _prepare(network: torch.nn.Module, gradient_checkpointing: bool) -> None:

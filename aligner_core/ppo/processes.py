@@ -40,6 +40,14 @@ def added_up(values: Tensor) -> Tensor:
     return values
 
 
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes, on every process."""
+    values = [value] * count()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
+
+
 def from_main(value: Any) -> Any:
     """The main process's value, on every process."""
     values = [value]

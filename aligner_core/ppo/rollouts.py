@@ -13,14 +13,16 @@ from torch import Tensor
 from aligner_core.engines import packed_attention
 from aligner_core.engines.cpu_linear import packed_linear_layers
 from aligner_core.engines.probe import DraftPolicy
-from aligner_core.engines.protocol import Prompt, Sampling
+from aligner_core.engines.protocol import Completion, Engine, Prompt, Sampling
 from aligner_core.engines.transformers_engine import Decoder
+from aligner_core.ppo.processes import from_main, gathered, rank
 from aligner_core.records import Question, Turn
 from aligner_core.scorer import pad_right
 from aligner_core.templates import conversation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
 
@@ -96,10 +98,42 @@ class InMemorySampler:
         with self._policy.whole() as network, _for_decoding(network, self._packs):
             decoder = Decoder(network, self._tokenizer, self._batch, DraftPolicy("off"))
             completions = decoder.generate(prompts, self._sampling, seed=0)
-        return [
-            Rollout(task, completion.ids, completion.text, completion.finished)
-            for task, completion in zip(tasks, completions, strict=True)
-        ]
+        return _rollouts(tasks, completions)
+
+
+class EngineSampler:
+    """Decodes with an engine that takes the policy's weights first; the one of the main process decodes for all."""
+
+    def __init__(
+        self, engine: Engine | None, export: Callable[[Path], None], folder: Path, sampling: Sampling
+    ) -> None:
+        """
+        Args:
+            engine: open in the main process.
+            export: writes the policy as a plain model folder.
+            folder: where, for the engine to read.
+        """
+        self._engine = engine
+        self._export = export
+        self._folder = folder
+        self._sampling = sampling
+
+    def sample(self, tasks: Sequence[Task], seeds: Sequence[int]) -> list[Rollout]:
+        self._export(self._folder)
+        shares = gathered(prompts_of(tasks, seeds))
+        completions: list[Completion] = []
+        if self._engine:
+            self._engine.refresh(self._folder)
+            completions = self._engine.generate([prompt for share in shares for prompt in share], self._sampling, 0)
+        before = sum(map(len, shares[: rank()]))
+        return _rollouts(tasks, from_main(completions)[before : before + len(tasks)])
+
+
+def _rollouts(tasks: Sequence[Task], completions: Sequence[Completion]) -> list[Rollout]:
+    return [
+        Rollout(task, completion.ids, completion.text, completion.finished)
+        for task, completion in zip(tasks, completions, strict=True)
+    ]
 
 
 def prompts_of(tasks: Sequence[Task], seeds: Sequence[int]) -> list[Prompt]:

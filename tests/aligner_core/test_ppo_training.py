@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from aligner_core.errors import UserError
-from aligner_core.files import file_digest, read_json, read_jsonl
+from aligner_core.files import file_digest, read_json, read_jsonl, write_jsonl
 from aligner_core.launch import launch_environment
 from aligner_core.ppo.alarms import alarms
 from aligner_core.ppo.learners import Descent, OneProcess
@@ -28,6 +28,7 @@ from aligner_core.profile import Profile
 from aligner_core.recipe import Lora
 from aligner_core.recipe.students import Ppo
 from aligner_core.stage_context import ModelLocation
+from aligner_core.tasks.policy import TrainPpo
 from tests.aligner_core.toy_ppo import (
     NEW_TOKENS,
     ShareOfLetter,
@@ -375,3 +376,39 @@ def test_a_question_that_leaves_no_room_is_left_out_and_named(tmp_path: Path, mo
     assert len(stage.facts["dropped_over_long"]) == 64 - len(loop.tasks)
     with pytest.raises(UserError, match="no question leaves room"):
         toy_loop(stage, model, TOY.model_copy(update={"max_length": NEW_TOKENS + 1}))
+
+
+def test_the_stage_trains_with_reward_and_cost_models_and_leaves_a_plain_model(
+    tmp_path: Path, model: ModelLocation
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model.folder)
+    for seed, name in enumerate(("reward", "cost")):
+        torch.manual_seed(seed)
+        scoring = AutoModelForSequenceClassification.from_pretrained(model.folder, num_labels=1)
+        scoring.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    write_jsonl(tmp_path / "questions.jsonl", (row.row() for row in questions(16)))
+    write_jsonl(
+        tmp_path / "labels.jsonl",
+        ({**row.row(), "answer": "a", "correction": "b c", "upstream": "toy"} for row in questions(8)),
+    )
+    inputs = {name: str(tmp_path / name) for name in ("reward", "cost", "questions.jsonl", "labels.jsonl")}
+    stage = stage_in(tmp_path / "stage", profile())
+    stage.inputs = {
+        "model": {"location": model.folder},
+        **{name.removesuffix(".jsonl"): {"location": location} for name, location in inputs.items()},
+    }
+    section = SHORT.model_copy(update={"iterations": 2, "cost_weight": 2.0})
+    TrainPpo(section=section, max_new_tokens=6, precision="float32", engine="transformers", seed=3).run(stage)
+    for row in read_jsonl(tmp_path / "stage" / "iterations.jsonl"):
+        assert row["cost"] != 0
+        assert row["score"] == pytest.approx(row["reward"] - 2 * row["cost"], abs=1e-5)
+        assert 1 <= row["length"] <= 6
+        assert row["ptx_loss"] > 0
+    assert stage.facts["value_start"] == "reward"
+    folder = tmp_path / "stage" / "model"
+    AutoModelForCausalLM.from_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).chat_template == tokenizer.chat_template
+    assert "PPO" in (folder / "README.md").read_text()
+    assert not [path for path in folder.iterdir() if path.suffix in (".bin", ".pt")]
+    assert {row["iteration"] for row in read_jsonl(tmp_path / "stage" / "rollouts.jsonl")} == {0, 1}
