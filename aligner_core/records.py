@@ -97,6 +97,7 @@ class Demonstration(Question):
     """kind demonstration: an answer to imitate."""
 
     answer: Text
+    confidence: Confidence = 1.0
 
 
 class WeakLabel(Correction):

@@ -97,7 +97,7 @@ class Ppo(Strict):
     weight_decay: NotNegative = Field(0.01, description="of the policy")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="AdamW betas of both")
     max_grad_norm: Positive = Field(1.0, description="gradient clipping of both")
-    lora: Lora | None = Field(None, description="train adapters of the policy instead of all weights")
+    lora: Lora | None = Field(None, description="train adapters of both instead of all weights")
     cost_weight: NotNegative = Field(1.0, description="lambda in reward - lambda * cost")
     clip_score: Positive = Field(50.0, description="scores are clipped to this magnitude")
     whiten_scores: bool = Field(False, description="centre an iteration's scores and divide by their spread")
@@ -121,6 +121,10 @@ class Ppo(Strict):
     max_length_ratio: Positive | None = Field(
         None, description="alarm: rollouts so many times longer, or shorter, than the first stop the run; null = never"
     )
+    max_score_drop: Positive | None = Field(
+        None, description="alarm: a mean score so many spreads (standard deviations of the first iteration's scores) "
+        "below the first stops the run; null = never"
+    )  # fmt: skip
 
 
 class Student(Strict):

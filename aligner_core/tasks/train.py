@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from aligner_core.recipe import AlignerSection, Training
-from aligner_core.records import Correction, WeakLabel, read_records
+from aligner_core.records import Correction, Demonstration, WeakLabel, read_records
 from aligner_core.splits import held_out_by_question
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.stages import Task
@@ -51,6 +51,7 @@ class TrainAligner(Task):
 class TrainToAnswer(Task):
     """Question -> correction on `records`: the floor and the ceiling on ground truth, the student on weak labels.
 
+    Or question -> answer, where `records` are demonstrations: the upstream that learns to answer at all.
     A record's `confidence` is the weight of its tokens; records with none of it are left out.
     """
 
@@ -59,6 +60,7 @@ class TrainToAnswer(Task):
     training: Training
     precision: str
     seed: int
+    learns: Literal["correction", "answer"] = "correction"
 
     def run(self, stage: StageContext) -> None:
         from aligner_core.templates import conversation, prompt_ids, target_ids
@@ -68,15 +70,16 @@ class TrainToAnswer(Task):
         location, tokenizer = open_tokenizer(stage)
         training = self.training
 
-        def example(record: WeakLabel) -> Example:
+        def example(record: WeakLabel | Demonstration) -> Example:
             prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
-            target = target_ids(tokenizer, record.correction)
+            target = target_ids(tokenizer, getattr(record, self.learns))
             return build_example(prompt, target, tokenizer.eos_token_id, record.id, record.confidence)
 
-        given = read_records(stage.file("records"), WeakLabel)
-        records: Sequence[WeakLabel] = [record for record in given if record.confidence > 0]
+        kind: type[WeakLabel | Demonstration] = WeakLabel if self.learns == "correction" else Demonstration
+        given = read_records(stage.file("records"), kind)
+        records: Sequence[WeakLabel | Demonstration] = [record for record in given if record.confidence > 0]
         stage.facts["dropped_without_confidence"] = len(given) - len(records)
-        watched: Sequence[WeakLabel] = ()
+        watched: Sequence[WeakLabel | Demonstration] = ()
         if training.held_out:
             records, watched = held_out_by_question(records, training.held_out.share, self.seed)
         train_supervised(
