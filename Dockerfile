@@ -1,7 +1,8 @@
 # w2s serve in a container: docs/serve.md.
 #   docker build -t w2s .
 #   docker run -p 8080:8080 -e OPENAI_API_KEY -v ./aligner:/aligner:ro w2s --upstream https://HOST/v1 --aligner /aligner
-FROM python:3.12-slim
+# The version that the tests run on.
+FROM python:3.11-slim
 
 # DeepSpeed and torch.compile want a compiler.
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
