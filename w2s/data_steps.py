@@ -60,13 +60,13 @@ def deliver(
     read: int,
     kept: Sequence[dict[str, Any]],
     dropped: Sequence[dict[str, Any]],
-) -> None:
+) -> list[Problem]:
     """Write the data set and what lies beside it, and show what became of the records.
 
-    What was read and is neither kept nor dropped has failed: it is counted, and is no reason to stop.
+    What was read and is neither kept nor dropped has failed: it is counted.
 
-    Raises:
-        UserError: if nothing is kept.
+    Returns:
+        a problem if every record was dropped.
     """
     write_jsonl(target, kept)
     write_jsonl(beside(target, "dropped"), dropped)
@@ -75,6 +75,5 @@ def deliver(
         reasons["failed"] = failed
     steps = write_flow(target, source, {"step": step, "read": read, "kept": len(kept), "dropped": reasons})
     click.echo(outcome_text(steps, target))
-    if dropped and not kept:
-        fix = f"see the reasons in {beside(target, 'dropped')}"
-        raise UserError(Problem(str(target), f"nothing came through {step}", fix))
+    fix = f"see the reasons in {beside(target, 'dropped')}"
+    return [Problem(str(target), f"nothing came through {step}", fix)] if dropped and not kept else []
