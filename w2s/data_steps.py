@@ -12,13 +12,11 @@ from typing import Any
 
 import click
 
-from aligner_core.data_flow import write_flow
 from aligner_core.data_sources import Record, data_source, read_source, source_file
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import write_jsonl
 from aligner_core.records import shortened
 from aligner_core.sifting import beside
-from w2s.data_tables import outcome_text
 
 
 def source_records(
@@ -68,6 +66,9 @@ def deliver(
     Returns:
         a problem if every record was dropped.
     """
+    from aligner_core.data_flow import write_flow
+    from w2s.data_tables import outcome_text
+
     write_jsonl(target, kept)
     write_jsonl(beside(target, "dropped"), dropped)
     reasons = dict(Counter(row["dropped"]["reason"] for row in dropped).most_common())
