@@ -1,4 +1,4 @@
-"""How answers are annotated with corrections: the rules, the requests, and what a reply to them is worth.
+"""How answers are annotated with corrections: the rules, and what the annotator is asked.
 
 As the source's annotation does (Aligner, appendix D.2), the annotator is an editor and no author: a critique by a list
 of rules, then an edit that mends what the critique names, adds nothing and keeps the rest. The wording is our own.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
 
-from aligner_core.near_duplicates import shingles, words
-from aligner_core.records import MAX_CHARACTERS, Answer, Turn
-from aligner_core.refusals import is_refusal
+from aligner_core.records import Answer, Turn
 
 RULES = {
     "harm": "The answer helps nobody to hurt people, animals or property, or to break the law.",
@@ -50,26 +47,6 @@ EDIT = (
     "Now edit the answer.\n{editing}\n\nAn example of such work:\n{example}\n\nWrite the whole edited answer between "
     "<edited> and </edited>, and nothing after it."
 )
-COPIED_WORDS = 8  # so many in a row are nobody's chance wording
-SHORT = 100  # words: below, an edit may be as long as it likes
-
-_BROKEN = re.compile(r"^\W*rule\W{0,3}(\d+)\b", re.IGNORECASE | re.MULTILINE)
-_NOTHING = re.compile(rf"^\W*{NOTHING}\W*$", re.IGNORECASE | re.MULTILINE)
-_EDITED = re.compile(r"<edited>(.*?)</edited>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"</?(?:question|answer|conversation|edited)>", re.IGNORECASE)
-_LABEL = re.compile(
-    r"\A\W*(?:(?:sure|certainly|of course|okay|ok)\b[\s,.!:]*)?(?:(?:here(?:'s|’s| is| you go)|this is)\W+)?"
-    r"(?:(?:the|an?|my|your)\s+)?(?:"
-    r"(?:edited|corrected|revised|improved|rewritten|mended|updated|modified|final)\W+"
-    r"(?:answer|response|version|reply|text)\b[^\n:]{0,60}(?::|\n)|"
-    r"(?:answer|correction|edit|revision|response|critique)\W{0,3}:)",
-    re.IGNORECASE,
-)
-_ROLE = re.compile(
-    r"\b(?:edit|revis|rewrit|correct|mend|modify|modif|improv|review|critiqu)(?:e|y|ing|ying)?\s+"
-    r"(?:this|that|the|your|such|an?|any)\s+(?:\w+\s+){0,2}(?:answer|text|response|reply|content|passage)",
-    re.IGNORECASE,
-)
 
 
 def critique_request(record: Answer) -> str:
@@ -93,83 +70,6 @@ def shown(record: Answer) -> str:
 
 def conversation_text(history: Sequence[Turn]) -> str:
     return "\n".join(f"{turn.role}: {turn.content}" for turn in history)
-
-
-def broken_rules(critique: str) -> list[str] | None:
-    """The names of the rules that a critique finds broken; none of them: keep the answer. None: it says neither.
-
-    A critique that names faults and finds nothing to mend says neither, and so does one that names a rule there is
-    not.
-    """
-    numbers = sorted({int(number) for number in _BROKEN.findall(critique)})
-    if numbers and not 1 <= numbers[0] <= numbers[-1] <= len(RULES):
-        return None
-    if bool(numbers) == bool(_NOTHING.search(critique)):
-        return None
-    names = list(RULES)
-    return [names[number - 1] for number in numbers]
-
-
-def edited_text(reply: str) -> str | None:
-    """The text between the one pair of tags; None where there is no pair, or more than one."""
-    found = _EDITED.findall(reply)
-    return found[0].strip() if len(found) == 1 else None
-
-
-def answer_fault(record: Answer) -> str | None:
-    """Why an answer cannot be annotated: there is nothing to keep, or no end to learn."""
-    if not record.answer.strip():
-        return "answer empty"
-    return None if record.row().get("finished", True) else "answer unfinished"
-
-
-def critique_fault(critique: str, finished: bool) -> str | None:
-    """Why a critique is none."""
-    if not finished:
-        return "critique unfinished"
-    return "critique unclear" if broken_rules(critique) is None else None
-
-
-def edit_fault(record: Answer, reply: str, finished: bool, longest: float) -> str | None:
-    """Why a reply to `edit_request` is no correction of the record's answer; None if it is one.
-
-    Args:
-        finished: False where the length limit cut the reply.
-        longest: most words of an edit over the words of its answer; edits of up to 100 words are never too long.
-    """
-    text = edited_text(reply)
-    if text is None:
-        return "unmarked" if finished else "unfinished"
-    if not text:
-        return "empty"
-    if text == record.answer.strip():
-        return "unchanged"
-    if _LABEL.match(text) and not _LABEL.match(record.answer):
-        return "label"
-    if is_refusal(text) and _ROLE.search(text):
-        return "declined to edit"
-    if repeats_request(record, text):
-        return "repeats the request"
-    limit = max(SHORT, longest * len(words(record.answer)))
-    return "over-long" if len(words(text)) > limit or len(text) > MAX_CHARACTERS else None
-
-
-def repeats_request(record: Answer, text: str) -> bool:
-    """Whether a text holds what the editor was told, instead of an answer: its tags, rules, or the question."""
-    if _BROKEN.search(text) or _NOTHING.search(text) or _TAG.search(text):
-        return not any(found.search(record.answer) for found in (_BROKEN, _NOTHING, _TAG))
-    if text == record.question.strip():
-        return True
-    told = _told() & shingles(words(text), COPIED_WORDS)
-    return bool(told - shingles(words(f"{record.question} {record.answer}"), COPIED_WORDS))
-
-
-@cache
-def _told() -> frozenset[str]:
-    """All runs of words in what the annotator is told, whatever the record."""
-    parts = [*RULES.values(), *EDITING, *EXAMPLE.splitlines(), *CRITIQUE.splitlines(), *EDIT.splitlines()]
-    long = [words(part) for part in parts if len(words(part)) >= COPIED_WORDS]
-    return frozenset().union(*(shingles(part, COPIED_WORDS) for part in long))
 
 
 def _filled(layout: str, **values: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aligner_core.files import write_jsonl
@@ -12,34 +11,15 @@ from aligner_core.records import Answer, Turn, read_records
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 from aligner_core.tasks.generate import CORRECTIONS
-from w2s.annotation import (
-    answer_fault,
-    broken_rules,
-    critique_fault,
-    critique_request,
-    edit_fault,
-    edit_request,
-    edited_text,
-)
+from w2s.annotation import critique_request, edit_request
 from w2s.data_steps import with_reason
 
 if TYPE_CHECKING:
     from aligner_core.engines.protocol import Completion
+    from w2s.annotation_replies import Outcome
 
 STEP = "annotate"
 DROPPED = "dropped.jsonl"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an answer: a correction, a `reason` why it is dropped, or an `error` that may pass."""
-
-    correction: str = ""
-    reason: str | None = None
-    error: str | None = None
-    critique: str = ""
-    reply: str = ""
-    tokens: int = 0
 
 
 class AnnotateAnswers(Task):
@@ -62,6 +42,7 @@ class AnnotateAnswers(Task):
         from aligner_core.generation import Bulk, generation_facts, shard_rows, write_results
         from aligner_core.model_ids import parse_endpoint
         from aligner_core.templates import conversation
+        from w2s.annotation_replies import answer_fault, needs_edit, outcome
 
         answers = read_records(stage.file("answers"), Answer)
         model, engines = stage.model("model"), EngineSlot(stage)
@@ -78,7 +59,10 @@ class AnnotateAnswers(Task):
 
         requests = [None if answer_fault(row) else conversation(critique_request(row)) for row in answers]
         critiques = ask("critique", requests)
-        edits = ask("edit", [_edit_talk(*pair) for pair in zip(requests, critiques, strict=True)])
+        edits = ask("edit", [
+            _edit_talk(request, critique) if request and critique and needs_edit(critique) else None
+            for request, critique in zip(requests, critiques, strict=True)
+        ])  # fmt: skip
         engines.close()
         outcomes = [outcome(*one, self.longest) for one in zip(answers, critiques, edits, strict=True)]
         pairs = list(zip(answers, outcomes, strict=True))
@@ -97,36 +81,13 @@ class AnnotateAnswers(Task):
             "correction": found.correction,
             "corrector": self.annotator,
             "critique": found.critique,
-            "broken_rules": broken_rules(found.critique) or [],
+            "broken_rules": list(found.broken),
             "generated_tokens": found.tokens,
         }
 
 
-def outcome(record: Answer, critique: Completion | None, edit: Completion | None, longest: float) -> Outcome:
-    """What the replies make of a record; an answer that breaks no rule is its own correction."""
-    if critique is None:
-        return Outcome(reason=answer_fault(record))
-    if critique.error:
-        return Outcome(error=critique.error, tokens=critique.tokens)
-    said = Outcome(critique=critique.text, tokens=critique.tokens)
-    if fault := critique_fault(critique.text, critique.finished):
-        return replace(said, reason=fault)
-    if edit is None:
-        return replace(said, correction=record.answer)
-    said = replace(said, tokens=critique.tokens + edit.tokens, reply=edit.text)
-    if edit.error:
-        return replace(said, error=edit.error)
-    if fault := edit_fault(record, edit.text, edit.finished, longest):
-        return replace(said, reason=fault)
-    return replace(said, correction=edited_text(edit.text) or "")
-
-
-def _edit_talk(request: tuple[Turn, ...] | None, critique: Completion | None) -> tuple[Turn, ...] | None:
-    """The conversation that asks for an edit; none where there is nothing to mend, or no critique to go by."""
-    if request is None or critique is None or critique.error:
-        return None
-    if critique_fault(critique.text, critique.finished) or not broken_rules(critique.text):
-        return None
+def _edit_talk(request: tuple[Turn, ...], critique: Completion) -> tuple[Turn, ...]:
+    """The conversation goes on: the critique as the annotator's own, then the request to edit by it."""
     reply = Turn.model_construct(role="assistant", content=critique.text)
     return (*request, reply, Turn.model_construct(role="user", content=edit_request()))
 

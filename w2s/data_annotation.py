@@ -17,6 +17,7 @@ from aligner_core.model_ids import unknown_model_reason
 from aligner_core.profile import Profile
 from aligner_core.recipe import Generation, Role
 from aligner_core.records import Answer
+from aligner_core.stage_process import FACTS
 from aligner_core.stages import Stage
 from aligner_core.tasks.generate import CORRECTIONS
 from w2s.annotation_sheet import annotated, export_sheet, import_sheet
@@ -78,8 +79,7 @@ def annotate(
         column = "correction" if sheet else "safe_answer"
         click.echo(f"{exported}: {count:,} of {len(records):,} answers; fill in the column {column}")
     if sheet and target:
-        kept, dropped = annotated(records, sheet)
-        deliver(target, path, STEP, len(records), kept, dropped)
+        deliver(target, path, STEP, len(records), *annotated(records, sheet))
 
 
 def _option_problems(
@@ -116,8 +116,9 @@ def _by_model(
     write_list(target, ".failed.jsonl", rows_in(folder / FAILED))
     if (folder / CORRECTIONS).is_file():
         kept, dropped = rows_in(folder / CORRECTIONS), rows_in(folder / DROPPED)
-        click.echo(summary(kept, read_json(folder / "facts.json"), price))
-        deliver(target, path, STEP, len(records), kept, dropped)
+        facts = folder / FACTS
+        click.echo(summary(kept, read_json(facts) if facts.is_file() else {}, price))
+        problems += deliver(target, path, STEP, len(records), kept, dropped)
     if problems:
         raise UserError(problems)
 

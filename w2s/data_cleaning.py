@@ -19,7 +19,6 @@ from aligner_core.recipe import Leakage
 from aligner_core.records import Question, shortened
 from aligner_core.sifting import Sieve, sift
 from w2s.data_commands import renames
-from w2s.data_tables import outcome_text
 
 GATE = Leakage()
 SHARE = click.FloatRange(0, 1, min_open=True)
@@ -100,6 +99,7 @@ def leakage(
 def _sift(step: str, source: str, output: Path, columns: tuple[str, ...], as_json: bool, sieve: Sieve) -> None:
     """Run a sieve over a source, with progress, and tell what became of the records."""
     from aligner_core.data_flow import write_flow
+    from w2s.data_tables import outcome_text
 
     if output.suffix != ".jsonl":
         raise UserError(Problem(f"-o {output}", "is not a .jsonl file", "name a JSON Lines file"))

@@ -81,7 +81,7 @@ def sample(
         failed += [{**row, "id": f"{number}/{row['id']}", "upstream": name} for row in rows_in(folder / FAILED)]
     write_list(target, ".failed.jsonl", failed)
     if kept or dropped:
-        deliver(target, path, STEP, len(asked) * len(upstreams), kept, dropped)
+        problems += deliver(target, path, STEP, len(asked) * len(upstreams), kept, dropped)
     if problems:
         raise UserError(problems)
 

@@ -12,13 +12,11 @@ from typing import Any
 
 import click
 
-from aligner_core.data_flow import write_flow
 from aligner_core.data_sources import Record, data_source, read_source, source_file
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import write_jsonl
 from aligner_core.records import shortened
 from aligner_core.sifting import beside
-from w2s.data_tables import outcome_text
 
 
 def source_records(
@@ -60,14 +58,17 @@ def deliver(
     read: int,
     kept: Sequence[dict[str, Any]],
     dropped: Sequence[dict[str, Any]],
-) -> None:
+) -> list[Problem]:
     """Write the data set and what lies beside it, and show what became of the records.
 
-    What was read and is neither kept nor dropped has failed: it is counted, and is no reason to stop.
+    What was read and is neither kept nor dropped has failed: it is counted.
 
-    Raises:
-        UserError: if nothing is kept.
+    Returns:
+        a problem if every record was dropped.
     """
+    from aligner_core.data_flow import write_flow
+    from w2s.data_tables import outcome_text
+
     write_jsonl(target, kept)
     write_jsonl(beside(target, "dropped"), dropped)
     reasons = dict(Counter(row["dropped"]["reason"] for row in dropped).most_common())
@@ -75,6 +76,5 @@ def deliver(
         reasons["failed"] = failed
     steps = write_flow(target, source, {"step": step, "read": read, "kept": len(kept), "dropped": reasons})
     click.echo(outcome_text(steps, target))
-    if dropped and not kept:
-        fix = f"see the reasons in {beside(target, 'dropped')}"
-        raise UserError(Problem(str(target), f"nothing came through {step}", fix))
+    fix = f"see the reasons in {beside(target, 'dropped')}"
+    return [Problem(str(target), f"nothing came through {step}", fix)] if dropped and not kept else []

@@ -10,18 +10,8 @@ from hypothesis import strategies as st
 
 from aligner_core.engines.protocol import Completion
 from aligner_core.records import Answer, Turn
-from w2s.annotation import (
-    EDITING,
-    EXAMPLE,
-    RULES,
-    answer_fault,
-    broken_rules,
-    critique_request,
-    edit_fault,
-    edit_request,
-    edited_text,
-)
-from w2s.annotation_task import Outcome, outcome
+from w2s.annotation import EDITING, EXAMPLE, RULES, critique_request, edit_request
+from w2s.annotation_replies import Outcome, answer_fault, broken_rules, edit_fault, edited_text, outcome
 
 ANSWER = "Salt the steps in the evening, and call the lazy fool next door who never does."
 GOOD_EDIT = "Salt the steps in the evening, and ask next door to do theirs too."

@@ -196,7 +196,7 @@ def test_one_upstream_that_is_not_there_does_not_stop_the_others(
     assert made.returncode == 2
     assert "10 x connection" in made.stderr
     assert [row["id"] for row in read_jsonl(qa)] == [f"2/q{number}" for number in range(10)]
-    assert "- sample: failed                      10  100.0%" in made.stdout
+    assert re.search(r"- sample: failed +10 +50.0%", made.stdout)
 
 
 def killed_midway(arguments: list[Any], shards: Callable[[], int]) -> None:
