@@ -72,12 +72,12 @@ def published_cells(base: str) -> dict[tuple[str, str, str], float]:
     return cells
 
 
-def omega_table(rows: Sequence[dict[str, Any]], aligner: str) -> pd.DataFrame:
-    """One Aligner's omegas: upstreams down and their average last, sets and axes across."""
+def omega_table(rows: Sequence[dict[str, Any]], aligner: str, value: str = "omega") -> pd.DataFrame:
+    """One Aligner's omegas, or what is `published`: upstreams down and their average last, sets and axes across."""
     frame = pd.DataFrame(rows)
     frame = frame[frame["aligner"] == aligner]
     columns = frame["set"] + "\n" + frame["axis"]
-    table = frame.assign(column=columns).pivot(index="upstream", columns="column", values="omega")
+    table = frame.assign(column=columns).pivot(index="upstream", columns="column", values=value).astype(float)
     table = table.loc[list(dict.fromkeys(frame["upstream"])), list(dict.fromkeys(columns))]
     if len(table) > 1:
         table.loc[AVERAGE] = table.mean()

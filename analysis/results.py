@@ -43,8 +43,8 @@ def results(run: RunData) -> dict[str, Any]:
         "published": [row for pair in pairs(run.systems) for row in published_rows(run, *pair)],
         "words": [
             *map(in_words, comparisons),
-            *map(gap_in_words, recovered),
-            *(line for row in judged for line in row.get("words", ())),
+            *dict.fromkeys(map(gap_in_words, recovered)),
+            *(f"By a judge, {line}" for row in judged for line in row.get("words", ())[:1]),
         ],
         "stages": [
             {"name": name, "identity": manifest["identity"], "facts": manifest["facts"]}

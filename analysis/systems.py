@@ -81,7 +81,7 @@ def system_of(name: str, learns_from: str = "weak_labels") -> System:
         "ceiling": ("ceiling", "the strong model trained on the ground truth of S", ""),
     }
     part, meaning, letter = known.get(base, ("other", base, ""))
-    return System(name, part, meaning, of, letter=letter)
+    return System(name, part, meaning, of, letter="" if of else letter)
 
 
 def _of_round(letter: str) -> System:

@@ -15,7 +15,7 @@ from analysis.figures.training import policy_curves, preference_curves, training
 from analysis.figures.weak_to_strong import positions, weak_to_strong
 from analysis.main_table import omega_table
 from analysis.run_data import RunData, policy_iterations, preference_metrics, training_metrics
-from analysis.systems import is_ida, is_main_table
+from analysis.systems import ALIGNED, is_ida, is_main_table
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,14 @@ def figures_of_run(run: RunData, numbers: dict[str, Any]) -> list[NamedFigure]:
 def _of_main_table(run: RunData, numbers: dict[str, Any]) -> list[NamedFigure]:
     """A heat map per Aligner."""
     rows = numbers["main_table"]
-    return [
-        NamedFigure(
-            f"main_table_{aligner}",
-            f"{aligner}: omega against each upstream, by the scorer",
-            heat_map(omega_table(rows, aligner)),
-            wide=True,
-        )
-        for aligner in dict.fromkeys(row["aligner"] for row in rows)
-    ]
+    drawn = []
+    for aligner in dict.fromkeys(row["aligner"] for row in rows):
+        table = heat_map(omega_table(rows, aligner), aligner)
+        drawn.append(NamedFigure(f"main_table_{aligner}", "Omega against each upstream, by the scorer", table))
+    if any(row["published"] is not None for row in rows):
+        table = heat_map(omega_table(rows, ALIGNED, "published"), "published")
+        drawn.append(NamedFigure("main_table_published", "The same cells as published, by another judge", table))
+    return drawn
 
 
 def _of_trainings(run: RunData) -> list[NamedFigure]:
