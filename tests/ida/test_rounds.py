@@ -7,7 +7,8 @@ from pathlib import Path
 from aligner_core.configuration import load
 from aligner_core.files import read_json
 from aligner_core.stages import Artifact, Stage
-from analysis.comparisons import meaning, pairs
+from analysis.comparisons import pairs
+from analysis.systems import system_of
 from ida.pipeline import build
 from ida.recipe import IdaRecipe
 from tests.command_line import ida
@@ -43,8 +44,8 @@ def test_more_rounds_leave_the_identities_of_the_first_ones_alone() -> None:
 
 def test_letters_are_compared_as_in_the_sources_table() -> None:
     assert pairs(["A", "B", "C", "D"]) == [("B", "A"), ("C", "B"), ("D", "C"), ("C", "A"), ("D", "B")]
-    assert meaning("C") == "the model after round 1"
-    assert meaning("D") == "the model after round 1, its answers corrected by the Aligner"
+    assert system_of("C").meaning == "the model after round 1"
+    assert system_of("D").meaning == "the model after round 1, its answers corrected by the Aligner"
 
 
 def test_correctors_to_compare_are_refused_as_rounds_are_compared() -> None:
