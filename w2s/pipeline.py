@@ -186,7 +186,7 @@ class StageBuilder:
             return self.models["upstream"]
         task = TrainToAnswer(training=training, precision=self.precision, seed=self.recipe.seeds[0], learns="answer")
         work = self.training_work("upstream", self.sizes.instructions, self.sizes.question + self.sizes.text, training)
-        inputs = {"model": self.models["upstream"], "records": self.part(INSTRUCTIONS)}
+        inputs: dict[str, Artifact | Source] = {"model": self.models["upstream"], "records": self.part(INSTRUCTIONS)}
         return Stage("upstream-sft", task, inputs, work).output(MODEL)
 
     def score_models(self) -> dict[str, Artifact | Source]:
@@ -350,8 +350,10 @@ class StageBuilder:
         longest = prompt + self.generation.max_new_tokens
         return GenerationWork(self.shapes[role], rows, prompt, self.sizes.text, longest)
 
-    def training_work(self, role: str, examples: int, tokens: int, training: Training) -> TrainingWork:
-        return TrainingWork(
+    def training_work(
+        self, role: str, examples: int, tokens: int, training: Training, kind: type[TrainingWork] = TrainingWork
+    ) -> TrainingWork:
+        return kind(
             self.shapes[role], examples, tokens, self.sizes.text, training.epochs, training.global_batch,
             training.max_length, lora_rank=training.lora.rank if training.lora else None,
         )  # fmt: skip

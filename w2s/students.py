@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from aligner_core.tasks.policy import TrainPpo
-from aligner_core.tasks.preference import REFERENCE, ReferenceLogProbs, TrainDpo
-
-from aligner_core.recipe import Student
+from aligner_core.recipe import Ppo, Student
 from aligner_core.recipe.students import Method
 from aligner_core.stages import Artifact, Source, Stage
+from aligner_core.tasks.policy import TrainPpo
+from aligner_core.tasks.preference import REFERENCE, ReferenceLogProbs, TrainDpo
 from aligner_core.tasks.train import MODEL
 from aligner_core.work import PolicyWork, PreferenceWork, ScoringWork
 from w2s.weak_labels import LABELS, PAIRS, SelectWeakLabels
@@ -79,7 +78,7 @@ class Students:
             f"reference-{name}", ReferenceLogProbs(precision=precision, max_length=section.training.max_length),
             {"model": model, "pairs": pairs}, ScoringWork(shape, 2 * self._examples, self._tokens),
         )  # fmt: skip
-        work = PreferenceWork(builder.training_work("upstream", self._examples, self._tokens, section.training))
+        work = builder.training_work("upstream", self._examples, self._tokens, section.training, PreferenceWork)
         task = TrainDpo(section=section, precision=precision, seed=self._seed)
         inputs: dict[str, Input] = {"model": model, "pairs": pairs, "reference": reference.output(REFERENCE)}
         return Stage(name, task, inputs, work)
@@ -96,9 +95,20 @@ class Students:
             "labels": labels.output(LABELS),
             **builder.score_models(),
         }
-        work = PolicyWork(builder.shapes["upstream"], builder.shapes["scorer"], section, self._examples,
-                          builder.sizes.question, builder.sizes.text)  # fmt: skip
-        return Stage(self._name("ppo"), task, inputs, work)
+        return Stage(self._name("ppo"), task, inputs, self._policy_work(section))
+
+    def _policy_work(self, section: Ppo) -> PolicyWork:
+        sizes, shapes = self._builder.sizes, self._builder.shapes
+        new_tokens = section.max_new_tokens or self._recipe.generation.max_new_tokens
+        value = "scorer" if section.value_start == "reward" else "upstream"
+        return PolicyWork(
+            policy=shapes["upstream"], value=shapes[value], scores=(shapes["scorer"],) * 2,
+            iterations=section.iterations or max(1, round(section.epochs * self._examples / section.prompts)),
+            prompts=section.prompts, prompt_tokens=sizes.question, new_tokens=min(sizes.text, new_tokens),
+            longest=min(section.max_length, 3 * sizes.question + new_tokens), global_batch=section.global_batch,
+            updates=section.updates, label_tokens=self._tokens if section.ptx else 0,
+            lora_rank=section.lora.rank if section.lora else None,
+        )  # fmt: skip
 
     def _first(self, start: str, labels: Stage) -> Input:
         """The model that a method begins with: the students' own start, or the SFT student of the same labels."""

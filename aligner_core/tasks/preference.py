@@ -11,6 +11,8 @@ from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 from aligner_core.tasks.train import open_tokenizer, store_card
 
+REFERENCE = "reference.jsonl"
+
 
 class ReferenceLogProbs(Task):
     """Log-probabilities of `pairs` under `model`: `reference.jsonl`.

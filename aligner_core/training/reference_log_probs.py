@@ -17,13 +17,13 @@ from aligner_core.generation import Bulk
 from aligner_core.records import Pair
 from aligner_core.scorer import pad_right
 from aligner_core.stage_context import ModelLocation, StageContext
+from aligner_core.tasks.preference import REFERENCE
 from aligner_core.training.deepspeed_setup import frozen_engine
 from aligner_core.training.examples import IGNORED, Example
 from aligner_core.training.pairs import select_pairs
 from aligner_core.training.preference_loss import text_log_probs
 from aligner_core.training.supervised import load_network
 
-REFERENCE = "reference.jsonl"
 SHARD = 256  # pairs; what a kill can lose
 TEXTS_TOGETHER = 8
 
