@@ -189,9 +189,10 @@ class StageBuilder:
         inputs: dict[str, Artifact | Source] = {"model": self.models["upstream"], "records": self.part(INSTRUCTIONS)}
         return Stage("upstream-sft", task, inputs, work).output(MODEL)
 
-    def score_models(self) -> dict[str, Artifact | Source]:
-        """What filters and PPO score with, as inputs of a stage."""
-        return {"reward": self.reward_model(), "cost": self.cost_model()}
+    def score_models(self, cost_weight: float) -> dict[str, Artifact | Source]:
+        """What filters and PPO score with, as inputs of a stage; a cost that does not count is not learnt."""
+        reward = {"reward": self.reward_model()}
+        return {**reward, "cost": self.cost_model()} if cost_weight > 0 else reward
 
     def upstream_answers(self, name: str, part: str, seed: int) -> Artifact:
         """The upstream's own answers, given or sampled; shared by all seeds where decoding has none."""

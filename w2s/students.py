@@ -44,7 +44,7 @@ class Students:
         task = SelectWeakLabels(rules=rules, precision=self._builder.precision)
         if not rules.needs_scores:
             return Stage(name, task, inputs)
-        inputs |= self._builder.score_models()
+        inputs |= self._builder.score_models(1 if rules.drop_unsafe else rules.cost_weight)
         work = ScoringWork(self._builder.shapes["scorer"], 4 * self._examples, self._tokens)
         return Stage(name, task, inputs, work)
 
@@ -93,7 +93,7 @@ class Students:
             "model": self._first(section.start, labels),
             "questions": questions,
             "labels": labels.output(LABELS),
-            **builder.score_models(),
+            **builder.score_models(section.cost_weight),
         }
         return Stage(self._name("ppo"), task, inputs, self._policy_work(section))
 
