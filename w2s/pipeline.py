@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aligner_core.tasks.score_models import TrainCostModel, TrainRewardModel
+
 from aligner_core.correctors.parts import Slot, bare, describe, slots
 from aligner_core.data_sources import data_source
 from aligner_core.errors import Problem, UserError
 from aligner_core.model_ids import model_identity, parse_endpoint
 from aligner_core.profile import Profile
-from aligner_core.recipe import PARTS, Corrector, Generation, Recipe, Role, Shape, Training, WarmUp
+from aligner_core.recipe import PARTS, Corrector, Generation, Recipe, Role, ScoreModelSection, Shape, Training, WarmUp
 from aligner_core.shapes import shape_of
-from aligner_core.stages import Artifact, Source, Stage, in_order
+from aligner_core.stages import Artifact, Source, Stage, Task, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
 from aligner_core.tasks.score import ScoreAnswers, TrainScorer
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
 from w2s.main_table import MainTable
-from w2s.prepare import EVALUATION, INSTRUCTIONS, PREFERENCES, QUERIES, STRONG, WEAK, PrepareData, SourceUse
+from w2s.prepare import EVALUATION, INSTRUCTIONS, PREFERENCES, QUERIES, SAFETY, STRONG, WEAK, PrepareData, SourceUse
 from w2s.sizes import planned_sizes
 from w2s.students import Students
 
@@ -318,17 +320,43 @@ class StageBuilder:
         """The scorer that correctors may use: other data than the evaluating one (W alone), and another seed."""
         return self._scorer("selector", (WEAK,), self.recipe.scorer.seed + 1)
 
+    def reward_model(self) -> Artifact | Source:
+        """The reward model of filters and PPO: the role's, or one that learns from W and from data.preferences."""
+        if role := self.recipe.roles.reward:
+            return model_source(role)
+        section, records = self.recipe.reward, {"records": self.part(WEAK)}
+        if self.recipe.data.preferences:
+            records["preferences"] = self.part(PREFERENCES)
+        task = TrainRewardModel(section=section, precision=self.precision, seed=section.seed)
+        return self._score_model("reward", task, section, records, self.sizes.weak + self.sizes.preferences)
+
+    def cost_model(self) -> Artifact | Source:
+        """The cost model of filters and PPO: the role's, or one that learns from W and from data.safety."""
+        if role := self.recipe.roles.cost:
+            return model_source(role)
+        section, records = self.recipe.cost, {"records": self.part(WEAK)}
+        if self.recipe.data.safety:
+            records["safety"] = self.part(SAFETY)
+        task = TrainCostModel(section=section, precision=self.precision, seed=section.seed)
+        return self._score_model("cost", task, section, records, self.sizes.weak + self.sizes.safety)
+
     def _scorer(self, name: str, parts: tuple[str, ...], seed: int) -> Artifact:
         section = self.recipe.scorer
-        shape = self.shapes["scorer"]
-        tokens = self.sizes.question + self.sizes.text
-        share = (section.trainable_layers or shape.layers) / shape.layers
-        training = section.training
-        pairs = self.sizes.weak + (self.sizes.strong if STRONG in parts else 0)
-        work = TrainingWork(shape, 2 * pairs, tokens, 1, training.epochs, 2 * training.global_batch,
-                            training.max_length, share)  # fmt: skip
         task = TrainScorer(section=section, precision=self.precision, seed=seed)
         records = {f"records_{part[0]}": self.part(part) for part in parts}
+        pairs = self.sizes.weak + (self.sizes.strong if STRONG in parts else 0)
+        return self._score_model(name, task, section, records, pairs)
+
+    def _score_model(
+        self, name: str, task: Task, section: ScoreModelSection, records: Mapping[str, Artifact], pairs: int
+    ) -> Artifact:
+        """A model trained on the scorer's trunk, with what it will need: two texts of each pair are read."""
+        shape, training = self.shapes["scorer"], section.training
+        share = (section.trainable_layers or shape.layers) / shape.layers
+        work = TrainingWork(
+            shape, 2 * pairs, self.sizes.question + self.sizes.text, 1, training.epochs, 2 * training.global_batch,
+            training.max_length, share,
+        )  # fmt: skip
         return Stage(name, task, {"model": self.models["scorer"], **records}, work).output(MODEL)
 
     @property

@@ -18,6 +18,8 @@ class Sizes:
     queries: int
     evaluation: int
     instructions: int
+    preferences: int
+    safety: int
     question: int
     text: int
 
@@ -25,19 +27,23 @@ class Sizes:
 def planned_sizes(recipe: Recipe) -> Sizes:
     data, limits = recipe.data, recipe.data.limits
     corrections = _mixed_size(data, "corrections", data.expected.corrections)
-    evaluation = _mixed_size(data, "evaluation", data.expected.evaluation).records
-    queries = _mixed_size(data, "queries", 0).records if data.queries else 0
-    instructions = _mixed_size(data, "instructions", data.expected.instructions).records if data.instructions else 0
     weak = round(corrections.records * data.weak_share)
     return Sizes(
         weak=min(weak, limits.corrections or weak),
         strong=min(corrections.records - weak, limits.weak_labels or corrections.records),
-        queries=min(queries, limits.queries or queries),
-        evaluation=min(evaluation, limits.evaluation or evaluation),
-        instructions=min(instructions, limits.instructions or instructions),
+        queries=_records(data, "queries", 0, limits.queries),
+        evaluation=_records(data, "evaluation", data.expected.evaluation, limits.evaluation),
+        instructions=_records(data, "instructions", data.expected.instructions, limits.instructions),
+        preferences=_records(data, "preferences", data.expected.corrections, limits.preferences),
+        safety=_records(data, "safety", data.expected.corrections, limits.safety),
         question=corrections.question_tokens,
         text=min(corrections.text_tokens, recipe.generation.max_new_tokens),
     )
+
+
+def _records(data: Data, part: Part, expected: int, limit: int | None) -> int:
+    found = _mixed_size(data, part, expected).records if getattr(data, part) else 0
+    return min(found, limit or found)
 
 
 def _mixed_size(data: Data, part: Part, expected: int) -> Size:
