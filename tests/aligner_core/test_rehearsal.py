@@ -25,7 +25,7 @@ def test_a_large_recipe_is_rehearsed_with_stand_ins_under_deepspeed(name: str) -
 def test_a_small_recipe_runs_as_it_is_in_one_process() -> None:
     recipe, profile, _ = load(Recipe, "quickstart", "cpu")
     assert (profile.name, profile.processes, profile.zero.stage) == ("cpu", 1, 0)
-    assert recipe.data.limits.evaluation == 150
+    assert recipe.data.limits.evaluation == 100
 
 
 def test_a_rehearsal_adds_no_part_that_the_recipe_does_without() -> None:
