@@ -82,16 +82,18 @@ def frozen_engine(profile: Profile, load: Callable[[], Any]) -> tuple[Any, Any]:
         start_deepspeed(profile)
     from accelerate import PartialState
 
-    place = PartialState(cpu=profile.device.kind == "cpu") if not profile.uses_deepspeed else PartialState()
+    place = PartialState(**({} if profile.uses_deepspeed else {"cpu": profile.device.kind == "cpu"}))
     if profile.zero.stage < 3:
         return load().to(place.device).eval(), place
     import deepspeed
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     settings = deepspeed_config(profile)
     zero = {key: value for key, value in settings["zero_optimization"].items() if key != "offload_optimizer"}
     config = {"train_micro_batch_size_per_gpu": 1, "bf16": settings["bf16"], "zero_optimization": zero}
-    sharding = HfDeepSpeedConfig(config)  # from_pretrained shards for as long as this lives
+    # from_pretrained shards for as long as this lives
+    sharding = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]
     engine = deepspeed.initialize(model=load(), config=config)[0]
     del sharding
-    return engine.eval(), place
+    engine.eval()
+    return engine, place

@@ -124,7 +124,7 @@ def train_dpo(
     training = section.training
     selected = select_pairs(tokenizer, records, training.max_length, training.over_long, section.min_edit)
     pairs = selected.pairs
-    rows = [_row(pair, known) for pair, known in zip(pairs, matched(pairs, reference), strict=True)]
+    rows = rows_of(pairs, matched(pairs, reference))
     order = passes(range(len(pairs)), training.epochs, torch.Generator().manual_seed(seed))
     stage.facts |= {
         "pairs": len(pairs),
@@ -200,11 +200,14 @@ def collate_pairs(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-def _row(pair: PairExample, reference: tuple[float, float]) -> dict[str, Any]:
-    row: dict[str, Any] = {"confidence": pair.confidence}
-    for side, example, known in zip(("chosen", "rejected"), (pair.chosen, pair.rejected), reference, strict=True):
-        row |= {f"{side}_ids": example.input_ids, f"{side}_labels": example.labels, f"{side}_reference": known}
-    return row
+def rows_of(pairs: Sequence[PairExample], reference: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
+    """The rows that `collate_pairs` takes, with each pair's reference log-probabilities."""
+    return [
+        {"confidence": pair.confidence,
+         "chosen_ids": pair.chosen.input_ids, "chosen_labels": pair.chosen.labels, "chosen_reference": better,
+         "rejected_ids": pair.rejected.input_ids, "rejected_labels": pair.rejected.labels, "rejected_reference": worse}
+        for pair, (better, worse) in zip(pairs, reference, strict=True)
+    ]  # fmt: skip
 
 
 def _micro_batch(stage: StageContext, model: ModelLocation, pairs: Sequence[PairExample], section: Dpo) -> int:

@@ -50,7 +50,7 @@ class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
         model: Any,
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Cross-entropy over all supervised tokens of the global batch, each with the same weight."""
         total, _ = supervised_loss(model, inputs["input_ids"], inputs["labels"], inputs["weights"])
