@@ -18,6 +18,9 @@ class Device(Strict):
     tflops: Annotated[float, Field(gt=0)] = Field(description="dense bf16 matrix rate of one device")
     bandwidth_gb_s: Annotated[float, Field(gt=0)] = Field(description="memory bandwidth of one device")
     count: Count = Field(1, description="devices per node")
+    host_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="host memory of a node, for what zero.offload puts there; null = not checked"
+    )
 
 
 class Zero(Strict):
