@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aligner_core.near_duplicates import shingles, words
 from aligner_core.records import MAX_CHARACTERS, Answer
-from aligner_core.refusals import is_refusal
+from aligner_core.refusals import OPENING_CHARACTERS, is_refusal
 from w2s.annotation import CRITIQUE, EDIT, EDITING, EXAMPLE, NOTHING, RULES
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 COPIED_WORDS = 8  # so many in a row are nobody's chance wording
 SHORT = 100  # words: below, an edit may be as long as it likes
 
-_BROKEN = re.compile(r"^\W*rule\W{0,3}(\d+)\b", re.IGNORECASE | re.MULTILINE)
-_NOTHING = re.compile(rf"^\W*{NOTHING}\W*$", re.IGNORECASE | re.MULTILINE)
+_BROKEN = re.compile(r"^[^\w\n]*rule\W{0,3}(\d+)\b", re.IGNORECASE | re.MULTILINE)
+_NOTHING = re.compile(rf"^[^\w\n]*{NOTHING}[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
 _EDITED = re.compile(r"<edited>(.*?)</edited>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?(?:question|answer|conversation|edited)>", re.IGNORECASE)
 _LABEL = re.compile(
@@ -125,11 +125,11 @@ def edit_fault(record: Answer, reply: str, finished: bool, longest: float) -> st
         return "unmarked" if finished else "unfinished"
     if not text:
         return "empty"
-    if text == record.answer.strip():
+    if text.split() == record.answer.split():
         return "unchanged"
     if _LABEL.match(text) and not _LABEL.match(record.answer):
         return "label"
-    if is_refusal(text) and _ROLE.search(text):
+    if is_refusal(text) and _ROLE.search(text[:OPENING_CHARACTERS]):
         return "declined to edit"
     if repeats_request(record, text):
         return "repeats the request"
@@ -141,7 +141,7 @@ def repeats_request(record: Answer, text: str) -> bool:
     """Whether a text holds what the editor was told, instead of an answer: its tags, rules, or the question."""
     if _BROKEN.search(text) or _NOTHING.search(text) or _TAG.search(text):
         return not any(found.search(record.answer) for found in (_BROKEN, _NOTHING, _TAG))
-    if text == record.question.strip():
+    if text.split() == record.question.split():
         return True
     told = _told() & shingles(words(text), COPIED_WORDS)
     return bool(told - shingles(words(f"{record.question} {record.answer}"), COPIED_WORDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -59,6 +60,15 @@ def test_a_critique_names_rules_or_finds_nothing_or_is_unclear(critique: str, na
     assert broken_rules(critique) == names
 
 
+@pytest.mark.parametrize("filler", ["\n", "- ", "Rule ", "<edited>", "answer ", "sure ", ": "])
+def test_a_reply_that_never_ends_is_read_at_once(filler: str) -> None:
+    reply = filler * 50_000
+    started = time.monotonic()
+    assert broken_rules(reply) is None
+    assert edit_fault(record(), marked(reply), True, 2.0)
+    assert time.monotonic() - started < 5
+
+
 @given(st.sets(st.integers(1, len(RULES)), min_size=1), st.text(alphabet="abc .-", max_size=20))
 def test_every_rule_that_is_named_is_found(numbers: set[int], reason: str) -> None:
     critique = "\n".join(f'Rule {number}: "{reason}" - {reason}' for number in numbers)
@@ -82,6 +92,7 @@ def test_the_text_between_the_tags_is_the_edit(text: str) -> None:
         ("I cannot edit this answer.", "unmarked"),
         (marked(" \n"), "empty"),
         (marked(ANSWER), "unchanged"),
+        (marked(ANSWER.replace(", ", ",\n\n")), "unchanged"),
         (marked(f"Corrected answer: {GOOD_EDIT}"), "label"),
         (marked(f"**Edited answer**\n\n{GOOD_EDIT}"), "label"),
         (marked(f"Sure! Here's the revised answer:\n{GOOD_EDIT}"), "label"),
