@@ -31,6 +31,8 @@ def redistribution_frame(run: RunData) -> pd.DataFrame:
 def scored_files_frame(files: Mapping[str, Path]) -> pd.DataFrame:
     """The same from files of scored answers, e.g. of the training set or of one upstream each, by their panel's name.
 
+    The files' own columns (id, text, ...) stay.
+
     Raises:
         UserError: with every file that does not hold the scores of two systems, before and after.
     """
@@ -43,7 +45,7 @@ def scored_files_frame(files: Mapping[str, Path]) -> pd.DataFrame:
             problems.append(Problem(str(path), what, "give a file with those of two, the one before correction first"))
             continue
         state = rows["system"].map(dict(zip(systems, ("before", "after"), strict=True)))
-        parts.append(rows[list(AXES)].assign(panel=panel, state=state))
+        parts.append(rows.assign(panel=panel, state=state))
     if problems:
         raise UserError(problems)
     return pd.concat(parts, ignore_index=True)
