@@ -56,6 +56,12 @@ def start_deepspeed(profile: Profile) -> None:
         raise UserError(Problem("zero", "DeepSpeed did not start", fix))
 
 
+def allow_bfloat16(arguments: Any) -> None:
+    """Let DeepSpeed train in bfloat16 on a CPU, though transformers knows bfloat16 under DeepSpeed on GPUs alone."""
+    settings = arguments.hf_deepspeed_config
+    settings.mismatches = [mismatch for mismatch in settings.mismatches if "bf16" not in mismatch]
+
+
 @contextmanager
 def whole_weights() -> Iterator[None]:
     """Models loaded inside are whole on every process, though ZeRO-3 shards what is loaded for training."""
