@@ -17,7 +17,7 @@ from aligner_core.files import digest, read_json, write_json, write_text
 if TYPE_CHECKING:
     from analysis.run_data import RunData
 
-VERSION = 3
+VERSION = 4
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -46,8 +46,12 @@ def write_report(folder: Path) -> None:
     from analysis.figures.of_run import figures_of_run
     from analysis.figures.style import save
     from analysis.results import examples, results
+    from analysis.rounds import monitors, stopped, warnings
 
     numbers = {**results(run), "identity": identity}
+    if is_ida(run.systems):
+        numbers["rounds"] = monitors(run)
+        numbers["words"] += [*warnings(numbers["rounds"]), *stopped(run)]
     (folder / "figures").mkdir(exist_ok=True)
     figures = [(drawn, save(drawn.figure, folder / "figures" / drawn.stem)) for drawn in figures_of_run(run, numbers)]
     shown = {
@@ -75,7 +79,8 @@ def report_identity(folder: Path) -> str | None:
         return None
     stages = [stage["identity"] for stage in read_json(folder / "run.json")["stages"]]
     recipe = read_json(folder / "recipe.json")
-    return digest([VERSION, stages, recipe["evaluation"], recipe["name"], recipe["description"]])
+    rounds = read_json(folder / "rounds.json") if (folder / "rounds.json").is_file() else None
+    return digest([VERSION, stages, recipe["evaluation"], recipe["name"], recipe["description"], rounds])
 
 
 def tables(run: RunData) -> dict[str, Any]:
@@ -153,8 +158,16 @@ def _render(template: str, **values: Any) -> str:
     )  # fmt: skip
     environment.filters["interval"] = lambda item: f"{item['value']:.2f} [{item['low']:.2f}, {item['high']:.2f}]"
     environment.filters["duration"] = duration
+    environment.filters["both_scorers"] = both_scorers
     environment.filters["short_p"] = short_p
     return environment.get_template(template).render(**values)
+
+
+def both_scorers(row: dict[str, Any]) -> str:
+    """Omega by the held-out and by the training-time scorer, and how often they disagree."""
+    disagreement = row["disagreement"]
+    apart = "–" if disagreement is None else f"{100 * disagreement:.0f} %"
+    return f"{row['held_out']['value']:+.1f} / {row['training']['value']:+.1f}, disagree {apart}"
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from aligner_core.statistics import (
@@ -74,8 +75,7 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
     """Win, tie and lose counts of `first`, omega, and the paired difference of scores."""
     ours, theirs = run.matrix(first, axis), run.matrix(second, axis)
     identical = run.matrix(first, "text") == run.matrix(second, "text")
-    margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(run.systems[0], axis).std())
-    outcome = outcomes(ours, theirs, margin, identical)
+    outcome = outcomes_of(run, first, second, axis)
     interval, settings = run_bootstrap(run), run.recipe["evaluation"]
     omega = interval(omega_of_mean, outcome)
     lengths = run.matrix(first, "words"), run.matrix(second, "words")
@@ -97,6 +97,13 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
         "difference": asdict(interval(difference, ours, theirs)),
         "identical_share": float(identical.mean()),
     }
+
+
+def outcomes_of(run: RunData, first: str, second: str, axis: str) -> NDArray[np.float64]:
+    """(seeds, questions): win, tie or loss of `first`. Ties are by the spread of the upstream's scores."""
+    margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(run.systems[0], axis).std())
+    identical = run.matrix(first, "text") == run.matrix(second, "text")
+    return outcomes(run.matrix(first, axis), run.matrix(second, axis), margin, identical)
 
 
 def recovered_gap(run: RunData, axis: str) -> dict[str, Any]:

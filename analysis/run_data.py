@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_json, read_jsonl
 
 AXES = ("helpful", "harmless")
+_HELD_OUT = re.compile(r"(?:round\d+-)?scores-s(?P<seed>\d+)")
+_TRAINING = re.compile(r"round\d+-scores-by-w-s(?P<seed>\d+)")
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,33 @@ def load_run(folder: Path) -> RunData:
     if missing:
         raise UserError(Problem(str(folder), f"is not finished: {', '.join(missing)}", "run its recipe again"))
     folders = {entry["name"]: folder / entry["folder"] for entry in entries}
+    scores = _scores(folder, folders, _HELD_OUT)
+    manifests = {name: read_json(path / "manifest.json") for name, path in folders.items()}
+    recipe = read_json(folder / "recipe.json")
+    return RunData(folder, recipe, manifests, folders, list(dict.fromkeys(scores["system"])), scores)
+
+
+def by_training_scorer(run: RunData) -> RunData | None:
+    """The same run with the scores of the scorer that its training could see; None if it has none."""
+    if not any(_TRAINING.fullmatch(name) for name in run.folders):
+        return None
+    return replace(run, scores=_scores(run.folder, run.folders, _TRAINING))
+
+
+def _scores(folder: Path, folders: dict[str, Path], stages: re.Pattern[str]) -> pd.DataFrame:
+    """The scores of all stages whose name fits, by system, seed and question."""
     frames = [
-        pd.DataFrame(read_jsonl(path / "scores.jsonl")).assign(seed=int(name.removeprefix("scores-s")))
+        pd.DataFrame(read_jsonl(path / "scores.jsonl")).assign(seed=int(found["seed"]))
         for name, path in folders.items()
-        if name.startswith("scores-s")
+        if (found := stages.fullmatch(name))
     ]
     scores = pd.concat(frames, ignore_index=True)
-    systems = list(dict.fromkeys(scores["system"]))
     _check_complete(folder, scores)
+    systems = list(dict.fromkeys(scores["system"]))
     position = scores["system"].map({system: index for index, system in enumerate(systems)})
     words = scores["text"].str.count(r"\S+")
     ordered = scores.assign(position=position, words=words).sort_values(["position", "seed", "id"], ignore_index=True)
-    manifests = {name: read_json(path / "manifest.json") for name, path in folders.items()}
-    recipe = read_json(folder / "recipe.json")
-    return RunData(folder, recipe, manifests, folders, systems, ordered.drop(columns="position"))
+    return ordered.drop(columns="position")
 
 
 def _check_complete(folder: Path, scores: pd.DataFrame) -> None:

@@ -26,6 +26,7 @@ from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData, SourceUs
 from w2s.weak_labels import LABELS, SelectWeakLabels
 
 INSTRUCTION_TOKENS = 40
+DRAWS_APART = 1_000_003  # between the sampling seeds of two draws, so that no other seed of a recipe gives the same
 COMPARED = "by_"  # begins the names of systems that are corrected by one of `compared`
 
 
@@ -156,19 +157,21 @@ class StageBuilder:
             trained["student_more"] = self.student(seed, with_queries=True)
         return {name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()}
 
-    def scores(self, systems: Mapping[str, Artifact], seed: int) -> Stage:
-        """All systems' texts on the held-out questions, scored by the evaluating scorer."""
+    def scores(
+        self, systems: Mapping[str, Artifact], seed: int, name: str = "scores", scorer: Artifact | None = None
+    ) -> Stage:
+        """All systems' texts on the held-out questions, scored by the evaluating scorer or by another."""
         fields = {name: "correction" if texts.path == CORRECTIONS else "answer" for name, texts in systems.items()}
-        task = ScoreAnswers(systems=fields, precision=self.precision, scorer="evaluation")
+        task = ScoreAnswers(systems=fields, precision=self.precision, scorer="training" if scorer else "evaluation")
         inputs: dict[str, Artifact | Source] = {
             **systems,
             "questions": self.part(EVALUATION),
-            "scorer": self.scorer(),
+            "scorer": scorer or self.scorer(),
             "embedder": self.models["embedder"],
         }
         rows = len(systems) * self.sizes.evaluation
         work = ScoringWork(self.shapes["scorer"], rows, self.sizes.question + self.sizes.text)
-        return Stage(f"scores-s{seed}", task, inputs, work)
+        return Stage(f"{name}-s{seed}", task, inputs, work)
 
     def upstream_answers(self, name: str, part: str, seed: int) -> Artifact:
         """The upstream's own answers, given or sampled; shared by all seeds where decoding has none."""
@@ -183,20 +186,26 @@ class StageBuilder:
         return self._answers(name, trained.name, trained.output(MODEL), part, self.sampling_seed(seed))
 
     def _answers(self, name: str, upstream: str, model: Artifact | Source, part: str, seed: int) -> Artifact:
-        rows = {STRONG: self.sizes.strong, QUERIES: self.sizes.queries, EVALUATION: self.sizes.evaluation}[part]
         task = AnswerQuestions(
             upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
         )
         role = "aligner" if upstream.startswith("floor") else "upstream"
-        work = self._generation_work(role, rows, self.sizes.question)
+        work = self._generation_work(role, self.rows_of(part), self.sizes.question)
         return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
 
-    def correct(self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None) -> Artifact:
-        """The corrections of a model's answers, by the recipe's corrector or another."""
+    def rows_of(self, part: str) -> int:
+        """How many records a part will have."""
+        sizes = self.sizes
+        return {WEAK: sizes.weak, STRONG: sizes.strong, QUERIES: sizes.queries, EVALUATION: sizes.evaluation}[part]
+
+    def correct(
+        self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None, draw: int = 0
+    ) -> Artifact:
+        """The corrections of a model's answers, by the recipe's corrector or another; each `draw` samples anew."""
         settings = corrector or self.recipe.corrector
         task = CorrectAnswers(
             corrector=bare(settings), name=describe(bare(settings)), generation=self.generation,
-            precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed),
+            precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed) + draw * DRAWS_APART,
         )  # fmt: skip
         needed = list(slots(settings))
         inputs = {"answers": answers, **{slot.name: self._slot_input(slot, seed) for slot in needed}}
@@ -234,6 +243,10 @@ class StageBuilder:
         longest = prompt + self.generation.max_new_tokens
         return GenerationWork(shape, slot.passes * rows, prompt, self.sizes.text, longest)
 
+    def aligner_records(self) -> Artifact:
+        """What the Aligner is trained on."""
+        return self.part(WEAK)
+
     def aligner(self, seed: int) -> Stage:
         """Identity warm-up and residual training, in two stages or in one, as the recipe says."""
         section, warm_up = self.recipe.aligner, self.recipe.aligner.warm_up
@@ -258,7 +271,7 @@ class StageBuilder:
         training = section.training.model_copy(update={"epochs": epochs})
         examples = min(section.records or self.sizes.weak, self.sizes.weak)
         work = self._training_work("aligner", examples, tokens, training)
-        return Stage(name, task, {"model": base, "records": self.part(WEAK)}, work).output(MODEL)
+        return Stage(name, task, {"model": base, "records": self.aligner_records()}, work).output(MODEL)
 
     def student(self, seed: int, with_queries: bool) -> Stage:
         suffix = "_more" if with_queries else ""

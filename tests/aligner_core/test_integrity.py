@@ -154,4 +154,6 @@ def test_a_stage_from_before_contents_were_recorded_is_kept_but_not_vouched_for(
     manifest = {key: value for key, value in read_json(path).items() if key not in ("digest", "outputs", "read")}
     write_json(path, manifest)
     assert whats(finished, FIRST, every_byte=False) == []
-    assert whats(finished, FIRST) == ["was written before contents were recorded, so nothing can be said of its outputs"]
+    assert whats(finished, FIRST) == [
+        "was written before contents were recorded, so nothing can be said of its outputs"
+    ]

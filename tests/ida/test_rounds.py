@@ -10,7 +10,6 @@ from aligner_core.stages import Artifact, Stage
 from analysis.comparisons import meaning, pairs
 from ida.pipeline import build
 from ida.recipe import IdaRecipe
-from tests.command_line import ida
 
 
 def stages(*overrides: str) -> dict[str, Stage]:
@@ -52,8 +51,6 @@ def test_correctors_to_compare_are_refused_as_rounds_are_compared() -> None:
     assert "compared: belongs to weak-to-strong recipes" in str(problems[0])
 
 
-def test_two_rounds_run_to_their_report(tmp_path: Path) -> None:
-    result = ida("run", "ida_quickstart", "--profile", "smoke", "--runs", tmp_path)
-    assert result.returncode == 0, result.stderr + result.stdout
-    report = read_json(tmp_path / "ida_quickstart" / "report.json")
+def test_two_rounds_run_to_their_report(ida_run: Path) -> None:
+    report = read_json(ida_run / "report.json")
     assert [row["system"] for row in report["systems"]] == ["A", "B", "C", "D", "E", "F"]
