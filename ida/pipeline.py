@@ -38,7 +38,7 @@ def scores_name(number: int) -> str:
 
 
 def training_scores_name(number: int) -> str:
-    """The same by the training-time scorer (trained on W alone), which trainings, filters and stop rules may look at."""
+    """The same by the training-time scorer, trained on W alone: trainings, filters and stop rules may look at it."""
     return f"round{number}-scores-by-w"
 
 
