@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from aligner_core.errors import Problem, UserError
-from aligner_core.files import write_jsonl
+from aligner_core.files import digest, write_jsonl
 from aligner_core.records import Question, question_key, read_records
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
@@ -35,4 +35,4 @@ class RoundQuestions(Task):
 
 def share_of_question(asked: str, shares: int) -> int:
     """1 to `shares`; the same question is always in the same one, whatever else is asked."""
-    return int(question_key(asked + "#round")[:12], 16) % shares + 1
+    return int(digest(["round", question_key(asked)])[:12], 16) % shares + 1
