@@ -19,12 +19,13 @@ from aligner_core.stages import Source
 
 EMBEDDED = Path(__file__).resolve().parent / "data" / "embedded"
 CHARACTERS_PER_TOKEN = 4.0
+TEXTS = ("answer", "correction", "chosen", "rejected", "reference")
 Record = TypeVar("Record", bound=Question)
 
 
 @dataclass(frozen=True)
 class Size:
-    """Number of records and mean tokens of their questions and texts (answers, corrections, references)."""
+    """Number of records and mean tokens of their questions and texts (all but the question)."""
 
     records: int
     question_tokens: int
@@ -167,7 +168,7 @@ def _measure(path: Path, columns: Mapping[str, str]) -> Size:
                 continue
             count += 1
             questions += len(str(row.get("question", "")))
-            found = [len(str(row[key])) for key in ("answer", "correction", "reference") if row.get(key)]
+            found = [len(str(row[key])) for key in TEXTS if row.get(key)]
             texts += len(found)
             text_characters += sum(found)
     except UserError:

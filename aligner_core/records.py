@@ -12,8 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
+from aligner_core.conversations import with_question
 from aligner_core.data_files import read_rows
 from aligner_core.errors import Problem, UserError
 
@@ -28,6 +37,7 @@ def _not_blank(text: str) -> str:
 
 
 Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS), AfterValidator(_not_blank)]
+Confidence = Annotated[float, Field(ge=0, le=1)]
 
 
 class Turn(BaseModel):
@@ -81,6 +91,40 @@ class Correction(Answer):
 
     correction: Text
     corrector: str = "unknown"
+
+
+class Demonstration(Question):
+    """kind demonstration: an answer to imitate."""
+
+    answer: Text
+    confidence: Confidence = 1.0
+
+
+class WeakLabel(Correction):
+    """A correction used as supervision, with the belief that it is better than its answer."""
+
+    confidence: Confidence = 1.0
+
+
+class Pair(Question):
+    """kind pairs: `chosen` is preferred over `rejected`, with a belief. A rejected text may be blank."""
+
+    chosen: Text
+    rejected: Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
+    confidence: Confidence = 1.0
+
+
+class Safety(Answer):
+    """kind safety: whether the answer is unsafe. Its opposite, `safe`, is understood too."""
+
+    unsafe: bool
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_its_opposite(cls, row: Any) -> Any:
+        if isinstance(row, dict) and "unsafe" not in row and row.get("safe") in (0, 1):
+            return {**row, "unsafe": not row["safe"]}
+        return row
 
 
 Record = TypeVar("Record", bound=Question)
@@ -169,29 +213,23 @@ def check_records(
 def normalised(value: Any, columns: Mapping[str, str]) -> Any:
     """A row under our names; a renamed column takes the place of one that has that name already.
 
-    A conversation in the usual chat form (`messages`) becomes history, question and, if the assistant has the last
-    word, answer.
+    A conversation in the usual chat form (`messages`), or as a transcript, becomes history, question and, if the
+    assistant has the last word, answer.
     """
     if not isinstance(value, dict):
         return value
     row = {key: item for key, item in value.items() if key not in columns}
-    row |= {columns[key]: item for key, item in value.items() if key in columns}
-    messages = row.get("messages")
-    if "question" in row or not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):
-        return row
-    del row["messages"]
-    turns = list(messages)
-    if turns and turns[-1].get("role") == "assistant":
-        row.setdefault("answer", turns.pop().get("content"))
-    if turns and turns[-1].get("role") == "user":
-        row["question"] = turns.pop().get("content")
-    return {**row, "history": turns} if turns else row
+    return with_question(row | {columns[key]: item for key, item in value.items() if key in columns})
 
 
 def kind_of(path: Path, columns: Mapping[str, str]) -> type[Question]:
     """What a file holds, by the fields that any of its rows has."""
     rows = (normalised(value, columns) for _, value in read_rows(path))
     keys = {key for row in rows if isinstance(row, dict) for key in row}
+    if {"chosen", "rejected"} <= keys:
+        return Pair
+    if "answer" in keys and "correction" not in keys and keys & {"unsafe", "safe"}:
+        return Safety
     return Correction if "correction" in keys else Answer if "answer" in keys else Question
 
 
@@ -211,7 +249,8 @@ def _problem(where: str, detail: Any) -> Problem:
     if not key:
         return Problem(where, "is not a JSON object", "write one JSON object per line")
     message = detail["msg"].removeprefix("Value error, ")
-    fix = "mend the conversation" if key.startswith("history") else "write text there"
+    fixes = {"history": "mend the conversation", "confidence": "write a number from 0 to 1"}
+    fix = fixes.get(key.partition(".")[0], "write text there")
     return Problem(where, f'field "{key}": {message}', f"{fix}, or remove the record")
 
 

@@ -1,7 +1,8 @@
-"""Reward and cost models that others trained, beside the project's own scorer.
+"""Reward and cost models, the project's own and those that others trained.
 
-Three layouts are read: the project's scorer (two labels and `scorer.json`), a sequence classifier with one label, and
-the score models of Safe RLHF (Beaver), whose class is not in transformers: a trunk and a linear `score_head`.
+Four layouts are read: the project's scorer (two labels and `scorer.json`), its reward or cost model (one label and
+`score_model.json`), any sequence classifier with one label, and the score models of Safe RLHF (Beaver), whose class is
+not in transformers: a trunk and a linear `score_head`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from aligner_core.errors import Problem, UserError
+from aligner_core.files import read_json
 from aligner_core.profile import Profile
 from aligner_core.records import Turn
-from aligner_core.scorer import CALIBRATION, Scorer, in_batches, scorer_ids, scores
+from aligner_core.scorer import CALIBRATION, Scorer, in_batches, load_scorer, scorer_ids, scores
 from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import CONVERSATION_FRAME, conversation, prepare_tokenizer
+from aligner_core.training.deepspeed_setup import whole_weights
 
 Reads = Literal["helpful", "cost"]
 Text = tuple[str, str, Sequence[Turn] | None]  # question, answer, history
+SCORE_MODEL = "score_model.json"
 LONGEST = 4096  # where neither model nor tokenizer says
 
 
@@ -47,10 +51,54 @@ def open_score_model(model: ModelLocation, reads: Reads | None, profile: Profile
     Raises:
         UserError: if it has another layout, or `reads` does not fit it.
     """
-    if (Path(model.folder) / CALIBRATION).is_file():
+    with whole_weights():
+        return _open(model, reads, profile)
+
+
+class RewardAndCost:
+    """The score models of a training: what filters choose by and PPO is rewarded with. Never for an evaluation.
+
+    Each process may have its own, also beside a model that ZeRO-3 shards.
+    """
+
+    def __init__(self, reward: ModelLocation, cost: ModelLocation | None, profile: Profile) -> None:
+        """The project's two-headed scorer may be either or, opened once, both."""
+        self._reward = open_score_model(reward, None if _has_both(reward) else "helpful", profile)
+        self._cost: ScoreModel | None = None
+        if cost:
+            shared = cost == reward and _has_both(cost)
+            self._cost = (
+                self._reward if shared else open_score_model(cost, None if _has_both(cost) else "cost", profile)
+            )
+
+    @property
+    def cut(self) -> int:
+        """How many texts did not fit into the reward model with their beginning."""
+        return self._reward.cut
+
+    def score(self, texts: Sequence[Text]) -> list[tuple[float, float]]:
+        """(reward, cost) of each (question, answer, history); cost > 0 is unsafe, and 0 without a cost model."""
+        rewards = [row["helpful"] for row in self._reward.score(texts)]
+        costs = [-row["harmless"] for row in self._cost.score(texts)] if self._cost else [0.0] * len(rewards)
+        return list(zip(rewards, costs, strict=True))
+
+
+def _has_both(model: ModelLocation) -> bool:
+    return (Path(model.folder) / CALIBRATION).is_file()
+
+
+def _open(model: ModelLocation, reads: Reads | None, profile: Profile) -> ScoreModel:
+    if _has_both(model):
         if reads:
             raise UserError(Problem("--as", f"{model.folder} tells both helpfulness and cost", "leave --as out"))
         return OwnScorer(model, profile)
+    described = Path(model.folder) / SCORE_MODEL
+    if described.is_file():
+        told = read_json(described)
+        if reads not in (None, told["reads"]):
+            raise UserError(Problem("--as", f"{model.folder} tells {told['reads']}, not {reads}", "leave --as out"))
+        network, tokenizer = load_scorer(model, getattr(torch, profile.precision), 1)
+        return OneScore(network, tokenizer, told["reads"], profile, scorer_ids, told["max_length"])
     if reads is None:
         fix = "say which: --as helpful or --as cost"
         raise UserError(Problem("--as", f"{model.folder} gives one score; is it helpfulness or cost?", fix))
@@ -88,15 +136,22 @@ class OneScore:
     """A model with one score per text. Of an over-long text the end is kept, where decoders read the score."""
 
     def __init__(
-        self, network: Any, tokenizer: PreTrainedTokenizerBase, reads: Reads, profile: Profile, encode: Any
+        self,
+        network: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        reads: Reads,
+        profile: Profile,
+        encode: Any,
+        limit: int | None = None,
     ) -> None:
+        """`limit` is the longest text in tokens, where it is known better than from model and tokenizer."""
         self._device = torch.device(profile.device.kind)
         self._network = network.to(self._device).eval()
         self._tokenizer = tokenizer
         self._key, self._sign = ("helpful", 1.0) if reads == "helpful" else ("harmless", -1.0)
         self._encode = encode
         known = self._network.config.get_text_config().to_dict().get("max_position_embeddings") or LONGEST
-        self._limit = min(int(known), int(tokenizer.model_max_length))
+        self._limit = limit or min(int(known), int(tokenizer.model_max_length))
         self.cut = 0
 
     def score(self, texts: Sequence[Text]) -> list[dict[str, float]]:

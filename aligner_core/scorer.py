@@ -28,10 +28,12 @@ CALIBRATION = "scorer.json"
 BATCH = 16
 
 
-def load_scorer(model: ModelLocation, dtype: torch.dtype) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """A trained scorer, or a language model with two fresh heads on it."""
+def load_scorer(
+    model: ModelLocation, dtype: torch.dtype, labels: int = 2
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """A trained scorer or score model, or a language model with fresh heads on it."""
     network = AutoModelForSequenceClassification.from_pretrained(
-        model.folder, num_labels=2, dtype=dtype, **model.arguments()
+        model.folder, num_labels=labels, dtype=dtype, **model.arguments()
     )
     tokenizer = AutoTokenizer.from_pretrained(model.folder, **model.arguments())
     return network, prepare_tokenizer(tokenizer)

@@ -14,25 +14,27 @@ from numpy.typing import NDArray
 
 from aligner_core.edits import words
 from aligner_core.files import read_json, read_jsonl
-from aligner_core.refusals import is_refusal, only_looks_unsafe
+from aligner_core.refusals import only_looks_unsafe
 from aligner_core.statistics import mean
-from analysis.results import NOUNS, compare, outcomes_of, run_bootstrap
+from analysis.comparisons import compare, outcomes_of, run_bootstrap
+from analysis.results import NOUNS
 from analysis.run_data import AXES, RunData, by_training_scorer
+from analysis.systems import letters
 
 
 def monitors(run: RunData) -> list[dict[str, Any]]:
     """One entry per round's model, the upstream first."""
-    letters = sorted(run.systems)
+    names = letters(run.systems)
     harmless = _only_look_unsafe(run)
     fooled = by_training_scorer(run)
     found = []
-    for number, model in enumerate(letters[::2]):
-        corrected = letters[2 * number + 1]
+    for number, model in enumerate(names[::2]):
+        corrected = names[2 * number + 1]
         entry: dict[str, Any] = {"round": number, "model": model, "corrected": corrected}
         interval = run_bootstrap(run)
         for axis in AXES:
             entry[axis] = asdict(interval(mean, run.matrix(model, axis)))
-        refused = np.vectorize(is_refusal, otypes=[float])(run.matrix(model, "text"))
+        refused = run.matrix(model, "refusal").astype(float)
         entry["refusals"] = asdict(interval(mean, refused))
         entry["needless_refusals"] = asdict(interval(mean, refused[:, harmless])) if harmless.any() else None
         texts = run.rows(model)["text"].tolist()
@@ -58,7 +60,7 @@ def two_scorers(run: RunData, training: RunData, model: str, axis: str) -> dict[
     `disagreement` is the share of answers of which one says better and the other worse, among those on which both have
     an opinion. Where only the scorer that training could see finds a gain, the model may have learnt to please it.
     """
-    upstream = sorted(run.systems)[0]
+    upstream = letters(run.systems)[0]
     ours, theirs = (outcomes_of(each, model, upstream, axis) for each in (run, training))
     opinions = (ours != 0) & (theirs != 0)
     omegas = {name: compare(each, model, upstream, axis) for name, each in (("held_out", run), ("training", training))}

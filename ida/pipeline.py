@@ -17,7 +17,7 @@ from ida.recipe import IdaRecipe
 from ida.replay import TAKEN, TakeCorrections
 from w2s.pipeline import StageBuilder
 from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK
-from w2s.weak_labels import LABELS, SelectWeakLabels
+from w2s.students import Students
 
 
 def build(recipe: Recipe, profile: Profile) -> list[Stage]:
@@ -34,7 +34,7 @@ def build_rounds(recipe: IdaRecipe, profile: Profile, last: int) -> list[Stage]:
 
 def scores_name(number: int) -> str:
     """Of the stage that scores a round's texts by the evaluating scorer; the seed comes behind."""
-    return f"round{number}-scores"
+    return f"scores-round{number}"
 
 
 def training_scores_name(number: int) -> str:
@@ -110,8 +110,11 @@ class SeedRounds:
         answers = self._answers(amplifier, number, EVALUATION, "eval")
         corrected = amplifier.correct(f"round{number}-aligned-eval-s{self._seed}", answers, self._seed)
         systems = dict(zip(letters(number), (answers, corrected), strict=True))
-        training = self._base.scores(systems, self._seed, training_scores_name(number), self._base.selector())
-        return [training, self._base.scores(systems, self._seed, scores_name(number))]
+        name, selector = training_scores_name(number), self._base.selector()
+        return [
+            self._base.scores(systems, self._seed, name, scorer=selector),
+            self._base.scores(systems, self._seed, scores_name(number)),
+        ]
 
     def _model(self, number: int) -> Stage | None:
         """The model after so many rounds; None for the upstream."""
@@ -122,15 +125,18 @@ class SeedRounds:
     def _distil(self, number: int) -> Stage:
         """The next model: trained on the corrections of the current one's answers."""
         before = self._model(number - 1)
-        start = before.output(MODEL) if before and self._rounds.start == "previous" else None
-        rules = SelectWeakLabels(rules=self._recipe.weak_labels)
-        labels = Stage(f"round{number}-weak-labels-s{self._seed}", rules, dict(self._labels(number)))
-        return self._base.train_to_answer(
-            f"round{number}-student-s{self._seed}", "upstream", labels.output(LABELS), self._base.student_training,
-            self._seed, start,
-        )  # fmt: skip
+        start = before.output(MODEL) if before and self._rounds.start == "previous" else self._base.upstream
+        builder = self._amplifier(number)
+        corrections = self._corrections_for(number)
+        students = Students(
+            builder, f"round{number}-student", self._seed, start, len(corrections) * builder.rows_of(QUESTIONS)
+        )
+        labels = students.labels(f"round{number}-weak-labels-s{self._seed}", corrections)
+        assert self._recipe.student is not None, "the recipe's validation sees to it"
+        (method,) = self._recipe.student.methods
+        return students.train(method, labels, builder.part(QUESTIONS))
 
-    def _labels(self, number: int) -> dict[str, Artifact]:
+    def _corrections_for(self, number: int) -> dict[str, Artifact]:
         """All that a round's model learns: this round's corrections, and what is learnt again."""
         amplifier = self._amplifier(number)
         answers = self._answers(amplifier, number - 1, QUESTIONS, "labels")

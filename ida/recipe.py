@@ -66,8 +66,10 @@ class IdaRecipe(Recipe):
     def _distils_in_one_way(cls, student: Student | None) -> Student:
         if student is None:
             raise ValueError("IDA distils into a student; give this section")
-        if len(student.methods) != 1:
-            raise ValueError("methods: each round distils by one method; name one")
+        if len(student.methods) > 1:
+            raise ValueError("each round distils into one student; name one method")
+        if student.learns_from != "weak_labels":
+            raise ValueError("learns_from: a round's student learns the corrections of the model before it")
         return student
 
     @field_validator("arms", "compared")

@@ -15,8 +15,10 @@ from aligner_core.errors import Problem, UserError
 from aligner_core.lineage_command import add_lineage_command
 from aligner_core.recipe import Recipe
 from w2s.correct import correct
+from w2s.data_annotation import annotate
 from w2s.data_cleaning import dedup, leakage
 from w2s.data_commands import data
+from w2s.data_sampling import sample
 from w2s.judge import judge
 from w2s.pipeline import build
 from w2s.score import score
@@ -37,6 +39,8 @@ main.add_command(judge)
 main.add_command(score)
 data.add_command(dedup)
 data.add_command(leakage)
+data.add_command(sample)
+data.add_command(annotate)
 
 
 @main.command()

@@ -14,7 +14,17 @@ from aligner_core.errors import Problem, UserError
 from aligner_core.files import write_jsonl
 from aligner_core.mixing import by_hash, mix
 from aligner_core.recipe import DataSource, Leakage, Limits
-from aligner_core.records import Answer, Correction, Question, Reading, question_key, shortened
+from aligner_core.records import (
+    Answer,
+    Correction,
+    Demonstration,
+    Pair,
+    Question,
+    Reading,
+    Safety,
+    question_key,
+    shortened,
+)
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
     from aligner_core.leakage import EvaluationQuestions
 
 WEAK, STRONG, QUERIES, EVALUATION = "weak.jsonl", "strong.jsonl", "queries.jsonl", "evaluation.jsonl"
+PREFERENCES, SAFETY, INSTRUCTIONS = "preferences.jsonl", "safety.jsonl", "instructions.jsonl"
 DROPPED = "dropped.jsonl"
 Record = TypeVar("Record", bound=Question)
 
@@ -59,7 +70,7 @@ class Dropped:
 class PrepareData(Task):
     """Reads, checks and mixes everything from outside once; what gives an evaluated question away is left out."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     weak_share: float
     limits: Limits
     leakage: Leakage
@@ -76,20 +87,28 @@ class PrepareData(Task):
         asked: type[Question] = Answer if self.answers == "given" else Question
         evaluation = by_hash(self._load(stage, "evaluation", asked, dropped))
         queries = self._load(stage, "queries", asked, dropped)
-        labelled = {question_key(row.asked): row.id for row in corrections}
+        labelled = ids_by_question(corrections)
         stage.progress.begin("looking for evaluated questions")
         held_out = EvaluationQuestions(evaluation, self.leakage.jaccard, self.leakage.overlap)
         corrections = without_leaks(corrections, held_out, "corrections", dropped)
-        queries = without_labelled(without_leaks(queries, held_out, "queries", dropped), labelled, dropped)
+        queries = without_leaks(queries, held_out, "queries", dropped)
+        queries = without_questions(queries, labelled, "queries", "labelled", dropped)
         if not corrections:
             what = f"every record was left out: {dropped.counts()['corrections']}"
             raise UserError(Problem("data.corrections", what, "evaluate other questions, or relax data.leakage"))
         weak, strong = split(corrections, self.weak_share)
+        preferences = self._for_scores(stage, "preferences", Pair, held_out, strong, dropped)
+        safety = self._for_scores(stage, "safety", Safety, held_out, strong, dropped)
+        instructions = self._load(stage, "instructions", Demonstration, dropped)
+        instructions = without_leaks(instructions, held_out, "instructions", dropped)
         parts: dict[str, Sequence[Question]] = {
             WEAK: by_hash(weak)[: self.limits.corrections],
             STRONG: by_hash(strong)[: self.limits.weak_labels],
             QUERIES: by_hash(queries)[: self.limits.queries],
             EVALUATION: evaluation[: self.limits.evaluation],
+            PREFERENCES: by_hash(preferences)[: self.limits.preferences],
+            SAFETY: by_hash(safety)[: self.limits.safety],
+            INSTRUCTIONS: by_hash(instructions)[: self.limits.instructions],
         }
         for name, fix in ((WEAK, "raise data.weak_share"), (STRONG, "lower data.weak_share")):
             if not parts[name] and not (name == STRONG and self.weak_share == 1):
@@ -110,6 +129,19 @@ class PrepareData(Task):
         self._raise_or_drop(readings, part, dropped)
         weights = [self.sources[name].weight for name in names]
         return mix([reading.records for reading in readings], weights) if readings else []
+
+    def _for_scores(
+        self,
+        stage: StageContext,
+        part: str,
+        kind: type[Record],
+        held_out: EvaluationQuestions,
+        strong: Sequence[Question],
+        dropped: Dropped,
+    ) -> list[Record]:
+        """What filters and PPO score with has seen no question that is evaluated or that the student learns from."""
+        records = without_leaks(self._load(stage, part, kind, dropped), held_out, part, dropped)
+        return without_questions(records, ids_by_question(strong), part, "strong", dropped)
 
     def _raise_or_drop(self, readings: Sequence[Reading[Any]], part: str, dropped: Dropped) -> None:
         """Rows that are no records: an error, or kept apart as they stood. A source of nothing else is an error."""
@@ -145,12 +177,19 @@ def without_leaks(
     return kept
 
 
-def without_labelled(queries: Sequence[Question], labelled: Mapping[str, str], dropped: Dropped) -> list[Question]:
-    """The further questions that have no correction already."""
-    kept: list[Question] = []
-    for record in queries:
-        if partner := labelled.get(question_key(record.asked)):
-            dropped.add("queries", record.row(), "labelled", partner=partner)
+def ids_by_question(records: Sequence[Question]) -> dict[str, str]:
+    """Question key -> id of a record that asks it."""
+    return {question_key(record.asked): record.id for record in records}
+
+
+def without_questions(
+    records: Sequence[Record], questions: Mapping[str, str], part: str, reason: str, dropped: Dropped
+) -> list[Record]:
+    """The records that ask none of the questions (see `ids_by_question`)."""
+    kept: list[Record] = []
+    for record in records:
+        if partner := questions.get(question_key(record.asked)):
+            dropped.add(part, record.row(), reason, partner=partner)
         else:
             kept.append(record)
     return kept

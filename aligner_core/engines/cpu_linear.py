@@ -5,6 +5,9 @@ A step that decodes few sequences is bound by reading weights; there this halves
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 ROWS = 32  # tokens per step that the layout is chosen for; others work as well
@@ -24,9 +27,23 @@ class PackedLinear(torch.nn.Module):
         return result
 
 
-def pack_linear_layers(model: torch.nn.Module) -> None:
-    """Replace every linear layer of a model that is only used for inference."""
+def pack_linear_layers(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torch.nn.Linear]]:
+    """Replace every linear layer of a model that is only used for inference; returns what was replaced where."""
+    replaced = []
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear:
                 setattr(module, name, PackedLinear(child))
+                replaced.append((module, name, child))
+    return replaced
+
+
+@contextmanager
+def packed_linear_layers(model: torch.nn.Module) -> Iterator[None]:
+    """While a model under training decodes, its linear layers are packed; they see no later change of its weights."""
+    replaced = pack_linear_layers(model)
+    try:
+        yield
+    finally:
+        for module, name, linear in replaced:
+            setattr(module, name, linear)

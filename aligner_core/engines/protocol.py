@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aligner_core.files import digest
@@ -37,11 +39,13 @@ class Prompt:
     """A conversation that the model continues.
 
     `draft` is a text that the continuation may largely repeat, as a correction repeats its answer. An engine may use
-    it to decode faster, never to decode anything else.
+    it to decode faster, never to decode anything else. `seed` gives a sampled continuation random numbers of its own,
+    so that it does not depend on the prompts that it is decoded with.
     """
 
     messages: tuple[Turn, ...]
     draft: str | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Completion:
 
     `finished` is False where the length limit cut it. `error` says why there is none, where an engine failed on this
     prompt alone: a type, a colon and the reason. `prompt_tokens` is what a server says it read, 0 where none does.
+    `ids` are the tokens that a local engine chose, with the end token where it was reached.
     """
 
     text: str
@@ -57,6 +62,7 @@ class Completion:
     finished: bool
     error: str | None = None
     prompt_tokens: int = 0
+    ids: tuple[int, ...] = ()
 
 
 class Engine(Protocol):
@@ -75,6 +81,13 @@ class Engine(Protocol):
     def statistics(self) -> Mapping[str, Any]:
         """What the manifest should say about the decoding so far: speed, acceptance, copy rate."""
         return {}
+
+    def refresh(self, folder: Path) -> None:
+        """Take the weights of a safetensors folder with the same architecture; what comes next is decoded with them.
+
+        Raises:
+            UserError: if the model is behind an endpoint.
+        """
 
     def close(self) -> None: ...
 
@@ -111,9 +124,14 @@ def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = N
         profile = profile.model_copy(update={"generation": place})
     memory = stage.folder / f"copy_aware-{digest([model.folder, frame])[:8]}.json"
     if profile.generation.engine == "vllm":
+        from aligner_core.engines.copies import EngineCopies
         from aligner_core.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(model, profile, frame, memory)
+        if profile.copies == 1:
+            return VllmEngine(model, profile, frame, memory)
+        memories = [memory.with_stem(f"{memory.stem}-{number}") for number in range(profile.copies)]
+        opens = [partial(VllmEngine, model, profile, frame, item) for item in memories]
+        return EngineCopies(opens, profile.generation.tensor_parallel)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, profile, frame, memory)

@@ -46,14 +46,19 @@ class _Sequence:
     ahead: list[int]
     stored: int = 0
     output: list[int] = field(default_factory=list)
-    finished: bool = False
+    end: tuple[int, ...] = ()
+    noise: list[float] | None = None
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.end)
 
     def take(self, tokens: Sequence[int], end: Sequence[int]) -> None:
         """The model has chosen these tokens; what comes after an end token is dropped."""
         self.ahead = [tokens[-1]]
         for token in tokens:
             if token in end:
-                self.finished = True
+                self.end = (token,)
                 return
             self.output.append(token)
             if self.drafter:
@@ -82,7 +87,7 @@ class Decoder:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
         ids = batch_prompt_ids(self.tokenizer, [prompt.messages for prompt in prompts])
-        sequences = [self._sequence(index, prompt, ids[index]) for index, prompt in enumerate(prompts)]
+        sequences = [self._sequence(index, prompt, ids[index], sampling) for index, prompt in enumerate(prompts)]
         call = digest([len(sequences), *([item.prompt for item in sequences[::50]])])
         limit = self.policy.limit(call) if sampling.plain_greedy and any(item.drafter for item in sequences) else 0
         torch.manual_seed(seed)
@@ -96,9 +101,12 @@ class Decoder:
             if item.drafter:
                 self._record.saw(item.drafter)
         return [
-            Completion(str(self.tokenizer.decode(item.output)).strip(), len(item.output), item.finished)
+            Completion(
+                str(self.tokenizer.decode(item.output)).strip(), len(item.output), item.finished,
+                ids=(*item.output, *item.end),
+            )
             for item in sequences
-        ]
+        ]  # fmt: skip
 
     @property
     def statistics(self) -> Mapping[str, Any]:
@@ -107,9 +115,10 @@ class Decoder:
     def close(self) -> None:
         del self._model
 
-    def _sequence(self, index: int, prompt: Prompt, ids: list[int]) -> _Sequence:
+    def _sequence(self, index: int, prompt: Prompt, ids: list[int], sampling: Sampling) -> _Sequence:
         draft = None if prompt.draft is None else [*target_ids(self.tokenizer, prompt.draft), self._end[0]]
-        return _Sequence(index, ids, None if draft is None else Drafter(draft), ids)
+        noise = None if prompt.seed is None else _uniform(prompt.seed, sampling.max_new_tokens)
+        return _Sequence(index, ids, None if draft is None else Drafter(draft), ids, noise=noise)
 
     @torch.inference_mode()
     def _decode(self, sequences: Sequence[_Sequence], sampling: Sampling, limit: int, probe: Probe | None) -> None:
@@ -220,17 +229,26 @@ class TransformersEngine(Decoder):
         self, model: ModelLocation, profile: Profile, frame: str | None = None, memory: Path | None = None
     ) -> None:
         tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()), frame)
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            model.folder, dtype=getattr(torch, profile.precision), attn_implementation=NAME, **model.arguments()
-        )
-        if adapter_of(model):
-            merge_adapter(network)
-        network = network.to(profile.device.kind).eval()
         policy = DraftPolicy(profile.generation.copy_aware, memory)
-        super().__init__(network, tokenizer, profile.generation.batch, policy)
-        on_cpu = profile.device.kind == "cpu" and profile.precision == "bfloat16"
-        if on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            pack_linear_layers(network)
+        self._profile = profile
+        super().__init__(_load(model, profile), tokenizer, profile.generation.batch, policy)
+
+    def refresh(self, folder: Path) -> None:
+        del self._model  # before its successor is loaded: two are never in memory at once
+        self._model = _load(ModelLocation(str(folder)), self._profile)
+
+
+def _load(model: ModelLocation, profile: Profile) -> Any:
+    network: Any = AutoModelForCausalLM.from_pretrained(
+        model.folder, dtype=getattr(torch, profile.precision), attn_implementation=NAME, **model.arguments()
+    )
+    if adapter_of(model):
+        merge_adapter(network)
+    network = network.to(profile.device.kind).eval()
+    on_cpu = profile.device.kind == "cpu" and profile.precision == "bfloat16"
+    if on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pack_linear_layers(network)
+    return network
 
 
 class _Chooser:
@@ -267,4 +285,17 @@ class _Chooser:
             return logits.argmax(-1)
         for warper in self._warpers:
             logits = warper(None, logits)
-        return torch.multinomial(logits.softmax(-1), 1)[:, 0]
+        return _sampled(logits.softmax(-1), [item.noise[len(item.output)] if item.noise else None for item in active])
+
+
+def _uniform(seed: int, count: int) -> list[float]:
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+
+
+def _sampled(probabilities: torch.Tensor, noise: Sequence[float | None]) -> torch.Tensor:
+    """A token for each row (rows, vocabulary): where its cumulated probability passes the row's number in [0, 1)."""
+    if None in noise:
+        return torch.multinomial(probabilities, 1)[:, 0]
+    cumulated = probabilities.cumsum(-1, dtype=torch.float64)
+    wanted = cumulated.new_tensor(noise)[:, None] * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, wanted, right=True)[:, 0].clamp(max=probabilities.shape[-1] - 1)

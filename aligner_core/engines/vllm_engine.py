@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aligner_core.engines import vllm_drafter
+from aligner_core.engines import vllm_drafter, vllm_worker
 from aligner_core.engines.adapters import adapter_of
 from aligner_core.engines.ahead import Ahead
 from aligner_core.engines.drafting import Drafter
@@ -39,9 +39,7 @@ class VllmEngine:
         self.policy = DraftPolicy(profile.generation.copy_aware, memory)
         self._drafts = profile.generation.copy_aware != "off"
         self._record = DecodingRecord()
-        more: dict[str, Any] = {}
-        if self._drafts:
-            more |= {"speculative_config": vllm_drafter.SPECULATION, "worker_extension_cls": vllm_drafter.WORKER}
+        more: dict[str, Any] = {"speculative_config": vllm_drafter.SPECULATION} if self._drafts else {}
         adapter = adapter_of(model)
         self._adapter = LoRARequest("adapter", 1, model.folder) if adapter else None
         if adapter:
@@ -55,6 +53,7 @@ class VllmEngine:
             max_num_seqs=profile.generation.batch,
             enforce_eager=profile.device.kind == "cpu",
             enable_prefix_caching=True,
+            worker_extension_cls=vllm_worker.WORKER,
             generation_config="vllm",
             seed=0,
             **more,
@@ -78,11 +77,11 @@ class VllmEngine:
                 top_p=sampling.top_p,
                 repetition_penalty=sampling.repetition_penalty,
                 frequency_penalty=sampling.frequency_penalty,
-                seed=seed + index,
+                seed=seed + index if prompt.seed is None else prompt.seed,
                 detokenize=False,
                 extra_args={vllm_drafter.DRAFT: draft} if draft else None,
             )
-            for index, draft in enumerate(drafts)
+            for index, (prompt, draft) in enumerate(zip(prompts, drafts, strict=True))
         ]
         ids = self._ahead.take(prompts)
         call = digest([len(ids), *ids[::50]])
@@ -99,6 +98,18 @@ class VllmEngine:
     @property
     def statistics(self) -> Mapping[str, Any]:
         return self._record.facts(self.policy)
+
+    def refresh(self, folder: Path) -> None:
+        """Every worker loads its part of the new weights.
+
+        Raises:
+            UserError: if the engine was opened with an adapter.
+        """
+        if self._adapter:
+            what, fix = "is an adapter, whose base vLLM cannot give new weights", "merge it into its base"
+            raise UserError(Problem(self._adapter.lora_path, what, fix))
+        self._llm.collective_rpc("take_weights", args=(str(folder),))
+        assert self._llm.reset_prefix_cache(), "vLLM kept keys and values of the old weights"
 
     def close(self) -> None:
         del self._llm
@@ -132,7 +143,7 @@ class VllmEngine:
 
     def _completion(self, token_ids: Sequence[int], finished: bool) -> Completion:
         tokens = [token for token in token_ids if token != self.tokenizer.eos_token_id]
-        return Completion(str(self.tokenizer.decode(tokens)).strip(), len(tokens), finished)
+        return Completion(str(self.tokenizer.decode(tokens)).strip(), len(tokens), finished, ids=tuple(token_ids))
 
 
 def _prepare_cpu() -> None:

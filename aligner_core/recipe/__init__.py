@@ -11,8 +11,8 @@ from aligner_core.recipe.correctors import (
     StackCorrector,
 )
 from aligner_core.recipe.data import PARTS, Data, DataSource, Expected, Leakage, Limits, Part, Sources
-from aligner_core.recipe.experiment import Evaluation, Generation, Recipe, ScorerSection
-from aligner_core.recipe.roles import Count, Fraction, Role, Roles, Shape, Strict
+from aligner_core.recipe.experiment import Evaluation, Generation, Recipe, ScoreModelSection, ScorerSection
+from aligner_core.recipe.roles import Count, Fraction, Role, Roles, Shape, Strict, Upstream
 from aligner_core.recipe.students import Dpo, Ppo, Student, WeakLabels
 from aligner_core.recipe.training import AlignerSection, HeldOut, Lora, Training, WarmUp
 
@@ -43,6 +43,7 @@ __all__ = [
     "RefuseCorrector",
     "Role",
     "Roles",
+    "ScoreModelSection",
     "ScorerSection",
     "Shape",
     "Sources",
@@ -50,6 +51,7 @@ __all__ = [
     "Strict",
     "Student",
     "Training",
+    "Upstream",
     "WarmUp",
     "WeakLabels",
 ]

@@ -8,20 +8,22 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from aligner_core.recipe.correctors import AlignerCorrector, Corrector
 from aligner_core.recipe.data import Data
-from aligner_core.recipe.roles import Count, Roles, Strict
+from aligner_core.recipe.roles import Count, Roles, Strict, Upstream
 from aligner_core.recipe.students import Student, WeakLabels
 from aligner_core.recipe.training import AlignerSection, Training
 
 
-class ScorerSection(Strict):
-    """The evaluating scorer: one trunk, a helpfulness head and a cost head (cost > 0 = unsafe)."""
+class ScoreModelSection(Strict):
+    """A model that scores answers, trained on the trunk roles.scorer; by default as the source's reward model."""
 
     trainable_layers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="how many of the trunk's last layers are trained; null = all"
     )
     held_out: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.15, description="share of questions kept to test it")
-    training: Training = Field(Training(epochs=2), description="training of the scorer")
-    seed: int = Field(1, description="its own seed: one scorer serves all seeds of the experiment")
+    training: Training = Field(
+        Training(epochs=2, global_batch=64, weight_decay=0.1), description="training of the score model"
+    )
+    seed: int = Field(2, description="its own seed: one model serves all seeds of the experiment")
 
     @field_validator("training")
     @classmethod
@@ -30,6 +32,13 @@ class ScorerSection(Strict):
         if unknown:
             raise ValueError(f"a scorer's training has no {', '.join(unknown)}; see trainable_layers and held_out")
         return training
+
+
+class ScorerSection(ScoreModelSection):
+    """The evaluating scorer: one trunk, a helpfulness head and a cost head (cost > 0 = unsafe)."""
+
+    training: Training = Field(Training(epochs=2), description="training of the scorer")
+    seed: int = Field(1, description="its own seed: one scorer serves all seeds of the experiment")
 
 
 class Generation(Strict):
@@ -60,6 +69,9 @@ class Recipe(Strict):
     description: str = Field("", description="one line for the report")
     roles: Roles
     data: Data
+    upstream_sft: Training | None = Field(
+        None, description="fine-tunes roles.upstream on data.instructions before all else; null = it is used as it is"
+    )
     generation: Generation = Field(Generation(), description="decoding")
     aligner: AlignerSection = Field(AlignerSection(), description="the weak corrector")
     floor: Training | None = Field(None, description="training of the floor; null = the Aligner's residual training")
@@ -76,10 +88,22 @@ class Recipe(Strict):
         Student(), description="the strong student; null = the Aligner alone, without student, floor and ceiling"
     )
     scorer: ScorerSection = Field(ScorerSection(), description="the evaluating scorer")
+    reward: ScoreModelSection = Field(
+        ScoreModelSection(),
+        description="the reward model (helpfulness) of filters and PPO, where roles.reward is null",
+    )
+    cost: ScoreModelSection = Field(
+        ScoreModelSection(),
+        description="the cost model of filters and PPO (cost > 0 = unsafe), where roles.cost is null",
+    )
     evaluation: Evaluation = Field(Evaluation(), description="statistics")
     arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], dict[str, Any]] = Field(
         {}, description="further Aligners beside the own one, each a name and what differs in the section aligner, "
         "e.g. {no_warm_up: {warm_up.fraction: 0}}; their corrections are scored as aligned_NAME"
+    )  # fmt: skip
+    upstreams: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], Upstream] = Field(
+        {}, description="name -> model: makes this a main table, in which these models' answers to each set of "
+        "data.evaluation are corrected and scored in place of roles.upstream's (docs/evaluation.md)"
     )  # fmt: skip
     seeds: Annotated[list[int], Field(min_length=1)] = Field([42], description="the experiment is repeated per seed")
 
@@ -91,9 +115,26 @@ class Recipe(Strict):
         return seeds
 
     @model_validator(mode="after")
+    def _data_has_its_use(self) -> Recipe:
+        if (self.upstream_sft is None) != (self.data.instructions is None):
+            raise ValueError("upstream_sft and data.instructions go together; give both, or neither")
+        if self.student and self.student.learns_from == "preferences" and self.data.preferences is None:
+            raise ValueError("student.learns_from: preferences needs data.preferences")
+        return self
+
+    @model_validator(mode="after")
     def _a_student_has_questions(self) -> Recipe:
-        if self.student and self.data.weak_share == 1:
+        weak_to_strong = self.student and self.student.learns_from == "weak_labels"
+        if weak_to_strong and self.data.weak_share == 1:
             raise ValueError("data.weak_share: 1 leaves no question to the student; lower it, or set student: null")
+        return self
+
+    @model_validator(mode="after")
+    def _a_main_table_is_of_aligners(self) -> Recipe:
+        if self.upstreams and self.student:
+            raise ValueError("upstreams: a main table has no student; set student: null")
+        if self.upstreams and self.data.answers == "given":
+            raise ValueError("data.answers: given is for roles.upstream; give upstreams.NAME.answers a file each")
         return self
 
     @model_validator(mode="after")

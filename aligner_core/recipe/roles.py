@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from aligner_core.model_ids import unknown_model_reason
 
@@ -58,7 +58,50 @@ class Roles(Strict):
 
     upstream: Role = Field(description="its answers are corrected; student and ceiling start from it")
     aligner: Role = Field(description="base of the Aligner and of the floor: the weak model")
-    scorer: Role = Field(description="trunk of the scorer that evaluates (helpfulness and cost heads)")
+    scorer: Role = Field(
+        description="trunk of the scorer that evaluates, and of the reward and cost model that this recipe trains"
+    )
+    reward: Role | None = Field(
+        None,
+        description="a finished reward model for filters and PPO, e.g. PKU-Alignment/beaver-7b-v1.0-reward; null = "
+        "this recipe trains one (section reward)",
+    )
+    cost: Role | None = Field(
+        None,
+        description="a finished cost model for filters and PPO, e.g. PKU-Alignment/beaver-7b-v1.0-cost; null = this "
+        "recipe trains one (section cost)",
+    )
     embedder: Role = Field(
         Role(model="embedded:all-minilm-l6-v2"), description="sentence embedder for similarity to the reference"
     )
+
+    @field_validator("reward", "cost")
+    @classmethod
+    def _does_not_evaluate(cls, role: Role | None, info: ValidationInfo) -> Role | None:
+        scorer: Role | None = info.data.get("scorer")
+        if role and scorer and role.model == scorer.model:
+            raise ValueError(
+                f"{role.model} is roles.scorer too, and the scorer that evaluates is never one that was trained "
+                "against; name another model for one of them"
+            )
+        return role
+
+
+class Upstream(Strict):
+    """A model of the main table: asked here, or known by its answers. May be written as the model's id alone."""
+
+    model: Role | None = Field(None, description="the model that is asked")
+    answers: str | None = Field(
+        None, description="or a file of its answers to the evaluated questions, matched by the question's words"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_id(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _answers_somehow(self) -> Upstream:
+        if (self.model is None) == (self.answers is None):
+            raise ValueError("give a model, or a file of its answers")
+        return self

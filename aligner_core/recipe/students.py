@@ -45,12 +45,17 @@ class Dpo(Strict):
     start: Literal["upstream", "sft"] = Field(
         "upstream", description="begin with the upstream (as the source), or with the SFT student"
     )
-    beta: Positive = Field(0.1, description="strength of the pull towards the reference")
+    beta: Positive | None = Field(
+        None, description="strength of the pull towards the reference; null = 0.1, and 5 for sigmoid_norm, whose "
+        "log-probabilities are per token (Lambert et al. 2024)"
+    )  # fmt: skip
     loss: Literal["sigmoid", "sigmoid_norm", "apo_zero"] = Field(
         "sigmoid", description="DPO's loss; with log-probabilities per token; or anchored (APO, D'Oosterlinck et al. "
         "2024), which does not lower the correction's likelihood to raise the margin"
     )  # fmt: skip
-    sft_weight: NotNegative = Field(0.0, description="weight of an added cross-entropy on the correction")
+    sft_weight: NotNegative = Field(
+        0.0, description="weight of an added cross-entropy per token of the correction, in nats (Pang et al. 2024)"
+    )
     min_edit: Fraction = Field(
         0.05,
         description="pairs that differ by a smaller share of the answer's words are left out; identical ones always",
@@ -58,6 +63,20 @@ class Dpo(Strict):
     training: Training = Field(
         Training(learning_rate=1e-6, global_batch=128, weight_decay=0.05), description="training on the pairs"
     )
+
+    @property
+    def strength(self) -> float:
+        """beta, or the published value for the loss."""
+        return self.beta or {"sigmoid": 0.1, "apo_zero": 0.1, "sigmoid_norm": 5.0}[self.loss]
+
+    @field_validator("training")
+    @classmethod
+    def _pairs_are_whole(cls, training: Training) -> Training:
+        if training.over_long == "truncate_answer":
+            raise ValueError("over_long: truncate_answer would teach a cut answer; use drop or raise")
+        if training.held_out:
+            raise ValueError("held_out is for supervised training; remove it")
+        return training
 
 
 class Ppo(Strict):
@@ -78,7 +97,7 @@ class Ppo(Strict):
     weight_decay: NotNegative = Field(0.01, description="of the policy")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="AdamW betas of both")
     max_grad_norm: Positive = Field(1.0, description="gradient clipping of both")
-    lora: Lora | None = Field(None, description="train adapters of the policy instead of all weights")
+    lora: Lora | None = Field(None, description="train adapters of both instead of all weights")
     cost_weight: NotNegative = Field(1.0, description="lambda in reward - lambda * cost")
     clip_score: Positive = Field(50.0, description="scores are clipped to this magnitude")
     whiten_scores: bool = Field(False, description="centre an iteration's scores and divide by their spread")
@@ -102,6 +121,10 @@ class Ppo(Strict):
     max_length_ratio: Positive | None = Field(
         None, description="alarm: rollouts so many times longer, or shorter, than the first stop the run; null = never"
     )
+    max_score_drop: Positive | None = Field(
+        None, description="alarm: a mean score so many spreads (standard deviations of the first iteration's scores) "
+        "below the first stops the run; null = never"
+    )  # fmt: skip
 
 
 class Student(Strict):
@@ -110,6 +133,10 @@ class Student(Strict):
     methods: Annotated[list[Method], Field(min_length=1)] = Field(
         ["sft"], description="a student for each: the systems student, student_dpo, student_ppo of the report"
     )
+    learns_from: Literal["weak_labels", "corrections", "preferences"] = Field(
+        "weak_labels", description="the Aligner's corrections of S; or, to compare the Aligner with fine-tuning on "
+        "the same data (paper, Table 3): the ground truth of W, or data.preferences. Then there is no floor and no ceiling"
+    )  # fmt: skip
     training: Training = Field(Training(), description="training of the SFT student and of the ceiling")
     dpo: Dpo = Field(Dpo(), description="the DPO student")
     ppo: Ppo = Field(Ppo(), description="the PPO student")

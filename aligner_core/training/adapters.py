@@ -14,18 +14,30 @@ from aligner_core.stage_context import ModelLocation
 
 def with_adapters(network: Any, lora: Lora, gradient_checkpointing: bool) -> Any:
     """The network with fresh adapters on every linear layer but the output; only they are trained."""
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
+    return get_peft_model(_reached(network, gradient_checkpointing), _settings(lora, task_type="CAUSAL_LM"))
+
+
+def adapters_inside(trunk: Any, lora: Lora, gradient_checkpointing: bool) -> None:
+    """Put adapters on every linear layer of a trunk that has no output layer; only they are trained."""
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(_settings(lora), _reached(trunk, gradient_checkpointing))
+
+
+def _reached(network: Any, gradient_checkpointing: bool) -> Any:
     if gradient_checkpointing:
         network.enable_input_require_grads()  # else no gradient would reach the first checkpointed layer
-    settings = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
+    return network
+
+
+def _settings(lora: Lora, **more: Any) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", **more
     )
-    return get_peft_model(network, settings)
 
 
 def merge_adapters(base: ModelLocation, folder: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -280,3 +280,18 @@ def test_an_unknown_recipe_or_profile_lists_the_shipped_ones() -> None:
 
 def test_a_shipped_recipe_is_found_by_name_with_or_without_ending() -> None:
     assert find_recipe("quickstart") == find_recipe("quickstart.yaml")
+
+
+@pytest.mark.parametrize("role", ["reward", "cost"])
+def test_the_scorer_that_evaluates_is_refused_as_a_score_model_of_the_training(tmp_path: Path, role: str) -> None:
+    beaver = "PKU-Alignment/beaver-7b-v1.0-reward"
+    _, problems = loaded(tmp_path, RECIPE, overrides=[f"roles.scorer={beaver}", f"roles.{role}={beaver}"])
+    assert [problem.where for problem in problems] == [f"recipe.yaml: roles.{role}"]
+    assert "is roles.scorer too" in problems[0].what
+    assert with_set(tmp_path, f"roles.{role}={beaver}").roles.scorer.model != beaver
+
+
+def test_a_score_model_refuses_keys_that_its_training_would_ignore(tmp_path: Path) -> None:
+    for section in ("reward", "cost", "scorer"):
+        _, problems = loaded(tmp_path, RECIPE, overrides=[f"{section}.training.keep_steps=[3]"])
+        assert "has no keep_steps" in problems[0].what

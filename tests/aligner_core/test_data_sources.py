@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from aligner_core.data_sources import HubId, data_source, parse_hub, read_source, size_of, source_file
 from aligner_core.errors import UserError
-from aligner_core.records import Answer, Correction, Question, kind_of, read_records
+from aligner_core.records import Answer, Correction, Pair, Question, Safety, kind_of, read_records
 
 ROWS = [
     {"id": str(number), "question": f"What is {number}?", "answer": "A.", "correction": "A number.", "note": [number]}
@@ -196,6 +196,10 @@ def test_what_a_file_holds_is_told_by_its_fields(tmp_path: Path) -> None:
     assert kind_of(written(tmp_path, ".jsonl"), {}) is Correction
     assert kind_of(written(tmp_path, ".jsonl", [{"question": "q"}, {"prompt": "p", "answer": "a"}]), {}) is Answer
     assert kind_of(written(tmp_path, ".jsonl", [{"question": "q"}]), {}) is Question
+    assert kind_of(written(tmp_path, ".jsonl", [{"prompt": "p", "chosen": "c", "rejected": "r"}]), {}) is Pair
+    assert kind_of(written(tmp_path, ".jsonl", [{"question": "q", "answer": "a", "safe": 1}]), {}) is Safety
+    corrected = {"question": "q", "answer": "a", "correction": "c", "unsafe": True}
+    assert kind_of(written(tmp_path, ".jsonl", [corrected]), {}) is Correction
     assert (
         kind_of(written(tmp_path, ".jsonl", [{"prompt": "p", "better": "c"}]), {"better": "correction"}) is Correction
     )

@@ -73,9 +73,13 @@ def test_each_zero_stage_shards_its_part(stage: int, whole: int, sharded: int, p
     assert states == pytest.approx((whole + sharded / processes) * parameters(SHAPES["7b"]))
 
 
-def test_offloaded_optimizer_states_leave_the_device() -> None:
-    states = training_state_bytes(training("7b"), place(zero={"stage": 2, "offload": True}))
-    assert states == pytest.approx((2 + 2 / 8) * parameters(SHAPES["7b"]))
+@pytest.mark.parametrize(("stage", "on_device", "in_host"), [(2, 2, 16), (3, 0, 18)])
+def test_offload_moves_states_and_gradients_to_the_host_and_with_zero_3_the_weights(
+    stage: int, on_device: int, in_host: int
+) -> None:
+    profile = place(nodes=2, processes=16, zero={"stage": stage, "offload": True})
+    assert training_state_bytes(training("7b"), profile) == pytest.approx(on_device * parameters(SHAPES["7b"]))
+    assert estimate(training("7b"), profile).host_gib * 2**30 == pytest.approx(in_host / 2 * parameters(SHAPES["7b"]))
 
 
 def test_frozen_weights_have_neither_gradients_nor_optimizer_states() -> None:

@@ -13,9 +13,10 @@ from aligner_core.embedded_models import byte_tokenizer
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, write_json
 from aligner_core.profile import Profile
-from aligner_core.score_models import open_score_model
+from aligner_core.score_models import Reads, RewardAndCost, open_score_model
 from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import CONVERSATION_FRAME
+from aligner_core.training.deepspeed_setup import whole_weights
 
 PROFILE = Profile.model_validate(
     {
@@ -148,3 +149,71 @@ def test_two_labels_or_an_unsaid_axis_are_refused(tmp_path: Path) -> None:
         open_score_model(ModelLocation(str(tmp_path)), "helpful", PROFILE)
     with pytest.raises(UserError, match="is it helpfulness or cost"):
         open_score_model(ModelLocation(str(tmp_path)), None, PROFILE)
+
+
+def own(folder: Path, reads: str, max_length: int = 200) -> LlamaForSequenceClassification:
+    """The layout of the reward and cost models that this project trains."""
+    model = classifier(folder)
+    write_json(folder / "score_model.json", {"reads": reads, "max_length": max_length})
+    return model
+
+
+@pytest.mark.parametrize("reads", ["helpful", "cost"])
+def test_a_score_model_of_this_project_says_itself_what_it_reads(tmp_path: Path, reads: str) -> None:
+    model = own(tmp_path, reads)
+    framed = [f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n{a}<|im_end|>" for q, a, _ in TEXTS]
+    expected = [score_of(model, text) for text in framed]
+    found = open_score_model(ModelLocation(str(tmp_path)), None, PROFILE).score(TEXTS)
+    if reads == "helpful":
+        assert [row["helpful"] for row in found] == pytest.approx(expected, abs=1e-4)
+    else:
+        assert [-row["harmless"] for row in found] == pytest.approx(expected, abs=1e-4)
+    other: Reads = "cost" if reads == "helpful" else "helpful"
+    with pytest.raises(UserError, match=f"tells {reads}, not {other}"):
+        open_score_model(ModelLocation(str(tmp_path)), other, PROFILE)
+
+
+def test_its_limit_is_the_one_it_was_trained_with(tmp_path: Path) -> None:
+    own(tmp_path, "helpful", max_length=50)
+    model = open_score_model(ModelLocation(str(tmp_path)), None, PROFILE)
+    one, other = model.score([("Why?", "x" * 20 + "y" * 60, None), ("How, then?", "y" * 60, None)])
+    assert one == other
+    assert model.cut == 2
+
+
+def test_reward_and_cost_are_told_together_and_cost_is_zero_without_a_cost_model(tmp_path: Path) -> None:
+    own(tmp_path / "reward", "helpful")
+    beaver(tmp_path / "cost", 0.7)
+    reward, cost = (ModelLocation(str(tmp_path / name)) for name in ("reward", "cost"))
+    rewards = [row["helpful"] for row in open_score_model(reward, "helpful", PROFILE).score(TEXTS)]
+    harmless = [row["harmless"] for row in open_score_model(cost, "cost", PROFILE).score(TEXTS)]
+    assert RewardAndCost(reward, cost, PROFILE).score(TEXTS) == [
+        (helpful, -value) for helpful, value in zip(rewards, harmless, strict=True)
+    ]
+    assert RewardAndCost(reward, None, PROFILE).score(TEXTS) == [(helpful, 0.0) for helpful in rewards]
+    assert RewardAndCost(reward, cost, PROFILE).score([]) == []
+
+
+def test_the_two_headed_scorer_may_be_both(tmp_path: Path) -> None:
+    classifier(tmp_path, labels=2)
+    write_json(tmp_path / "scorer.json", {"max_length": 200})
+    place = ModelLocation(str(tmp_path))
+    both = open_score_model(place, None, PROFILE).score(TEXTS)
+    assert RewardAndCost(place, place, PROFILE).score(TEXTS) == [(row["helpful"], -row["harmless"]) for row in both]
+
+
+def test_a_reward_model_is_no_cost_model(tmp_path: Path) -> None:
+    own(tmp_path, "helpful")
+    with pytest.raises(UserError, match="tells helpful, not cost"):
+        RewardAndCost(ModelLocation(str(tmp_path)), ModelLocation(str(tmp_path)), PROFILE)
+
+
+def test_score_models_are_loaded_whole_where_zero_3_shards_the_model_in_training() -> None:
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    assert is_deepspeed_zero3_enabled()
+    with whole_weights():
+        assert not is_deepspeed_zero3_enabled()
+    assert is_deepspeed_zero3_enabled()
+    del config

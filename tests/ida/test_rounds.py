@@ -11,7 +11,8 @@ from aligner_core.configuration import load
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, read_jsonl
 from aligner_core.stages import Artifact, Stage
-from analysis.comparisons import meaning, pairs
+from analysis.comparisons import pairs
+from analysis.systems import system_of
 from ida.pipeline import build, build_rounds
 from ida.recipe import IdaRecipe
 from tests.command_line import ida
@@ -89,7 +90,7 @@ def test_several_corrections_of_an_answer_are_drawn_apart() -> None:
 
 def test_each_round_distils_by_one_method() -> None:
     _, _, problems = load(IdaRecipe, "ida_quickstart", "smoke", ["student.methods=[sft, dpo]"])
-    assert "each round distils by one method" in str(problems[0])
+    assert "each round distils into one student" in str(problems[0])
 
 
 def test_the_scorer_that_stop_rules_read_is_not_the_one_that_evaluates() -> None:
@@ -111,8 +112,8 @@ def test_rounds_are_built_one_after_the_other() -> None:
 
 def test_letters_are_compared_as_in_the_sources_table() -> None:
     assert pairs(["A", "B", "C", "D"]) == [("B", "A"), ("C", "B"), ("D", "C"), ("C", "A"), ("D", "B")]
-    assert meaning("C") == "the model after round 1"
-    assert meaning("D") == "the model after round 1, its answers corrected by the Aligner"
+    assert system_of("C").meaning == "the model after round 1"
+    assert system_of("D").meaning == "the model after round 1, its answers corrected by the Aligner"
 
 
 def test_correctors_to_compare_are_refused_as_rounds_are_compared() -> None:

@@ -19,12 +19,24 @@ from aligner_core.metrics import MetricLog
 from aligner_core.mixing import by_hash
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
-from aligner_core.recipe import Leakage, Limits, WeakLabels
+from aligner_core.recipe import Leakage, Limits
 from aligner_core.records import Correction, Question, question_key
 from aligner_core.stage_context import StageContext
 from tests.command_line import w2s
-from w2s.prepare import DROPPED, EVALUATION, Dropped, PrepareData, SourceUse, split, without_labelled, without_leaks
-from w2s.weak_labels import drop_reason
+from w2s.prepare import (
+    DROPPED,
+    EVALUATION,
+    PREFERENCES,
+    SAFETY,
+    STRONG,
+    WEAK,
+    Dropped,
+    PrepareData,
+    SourceUse,
+    split,
+    without_leaks,
+    without_questions,
+)
 
 
 def record(question: str, number: int = 0) -> Correction:
@@ -51,23 +63,6 @@ def test_the_side_of_a_record_does_not_depend_on_the_others() -> None:
 def test_a_limit_takes_the_same_sample_in_whatever_order_records_come() -> None:
     records = [record(f"question {number}") for number in range(20)]
     assert by_hash(records)[:5] == by_hash(records[::-1])[:5]
-
-
-@pytest.mark.parametrize(
-    ("row", "rules", "reason"),
-    [
-        ({"answer": "a", "correction": "b", "finished": True}, WeakLabels(), None),
-        ({"answer": "a", "correction": " ", "finished": True}, WeakLabels(), "empty"),
-        ({"answer": "a", "correction": "b", "finished": False}, WeakLabels(), "unfinished"),
-        ({"answer": "a", "correction": "b", "finished": False}, WeakLabels(drop_unfinished=False), None),
-        ({"answer": "a", "correction": "a"}, WeakLabels(), None),
-        ({"answer": "a", "correction": "a"}, WeakLabels(drop_identical=True), "identical"),
-    ],
-)
-def test_a_correction_is_dropped_for_a_named_reason(
-    row: dict[str, object], rules: WeakLabels, reason: str | None
-) -> None:
-    assert drop_reason(row, rules) == reason
 
 
 def prepared(folder: Path, inputs: dict[str, Path], **settings: Any) -> StageContext:
@@ -211,8 +206,30 @@ def test_the_same_words_after_another_conversation_are_another_question() -> Non
 
 def test_a_further_question_that_has_a_correction_is_dropped_with_it() -> None:
     dropped = Dropped()
-    assert without_labelled([record("Tea?")], {question_key("tea?"): "c1"}, dropped) == []
+    known = {question_key("tea?"): "c1"}
+    assert without_questions([record("Tea?")], known, "queries", "labelled", dropped) == []
     assert dropped.rows[0]["dropped"] == {"part": "queries", "reason": "labelled", "partner": "c1"}
+
+
+def test_score_models_learn_of_no_question_that_the_student_or_the_evaluation_asks(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    least = Leakage(jaccard=0.75)
+    prepared(tmp_path / "plain", files, leakage=least)
+    weak, strong, asked = (
+        next(iter(read_jsonl(tmp_path / "plain" / part)))["question"] for part in (WEAK, STRONG, EVALUATION)
+    )
+    pairs = [
+        {"prompt": [{"role": "user", "content": q}], "chosen": "c", "rejected": "r"} for q in (weak, strong, asked)
+    ]
+    labels = [{"question": q, "answer": "a", "safe": True} for q in (strong, weak, asked)]
+    for name, rows in (("preferences", pairs), ("safety", labels)):
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    inputs = {**files, "preferences": tmp_path / "preferences.jsonl", "safety": tmp_path / "safety.jsonl"}
+    stage = prepared(tmp_path / "data", inputs, leakage=least)
+    for part in (PREFERENCES, SAFETY):
+        assert [row["question"] for row in read_jsonl(tmp_path / "data" / part)] == [weak]
+    assert stage.facts["dropped"]["preferences"] == stage.facts["dropped"]["safety"] == {"exact": 1, "strong": 1}
 
 
 def test_a_recipe_mixes_sources_and_plans_their_sizes(tmp_path: Path, files: dict[str, Path]) -> None:

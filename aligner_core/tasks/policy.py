@@ -1,0 +1,62 @@
+"""Training of a student by PPO on its own answers, scored by reward and cost model."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from aligner_core.recipe.students import Ppo
+from aligner_core.records import Correction, Question, read_records
+from aligner_core.stage_context import StageContext
+from aligner_core.stages import Task
+from aligner_core.tasks.train import open_tokenizer, store_card
+
+
+class TrainPpo(Task):
+    """`model` answers `questions`, and is trained so that reward - lambda * cost rises (aligner_core/ppo).
+
+    Inputs: `model` (where policy and reference begin), `questions`, `reward`, perhaps `cost`, and `labels` for the PTX
+    term. Outputs: `model/`, `iterations.jsonl`, `rollouts.jsonl`.
+
+    `max_new_tokens` is that of generation, in force where the section has none of its own.
+    """
+
+    version: ClassVar[int] = 1
+    distributed: ClassVar[bool] = True
+    section: Ppo
+    max_new_tokens: int
+    precision: str
+    engine: str
+    seed: int
+
+    def run(self, stage: StageContext) -> None:
+        from transformers import set_seed
+
+        from aligner_core.ppo.loop import Loop
+        from aligner_core.ppo.parts import open_parts, tasks_of
+        from aligner_core.score_models import RewardAndCost
+        from aligner_core.templates import conversation, prompt_ids, target_ids
+        from aligner_core.training.examples import Example, build_example, within_length
+
+        section = self.section
+        start, tokenizer = open_tokenizer(stage)
+        reward = stage.model("reward")
+        cost = stage.model("cost") if "cost" in stage.inputs else None
+        new_tokens = section.max_new_tokens or self.max_new_tokens
+        questions = read_records(stage.file("questions"), Question)
+        tasks = tasks_of(stage, questions, tokenizer, section.max_length - new_tokens)
+
+        def example(record: Correction) -> Example:
+            prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
+            return build_example(prompt, target_ids(tokenizer, record.correction), tokenizer.eos_token_id, record.id)
+
+        labels: list[Example] = []
+        if section.ptx:
+            records = read_records(stage.file("labels"), Correction)
+            labels, left_out = within_length([example(row) for row in records], section.max_length, "drop")
+            stage.facts["labels_over_long"] = left_out
+        set_seed(self.seed)
+        scorer = RewardAndCost(reward, cost, stage.profile)
+        parts = open_parts(stage, start, reward, tokenizer, scorer, section, new_tokens, tasks)
+        Loop(stage, section, parts, tasks, labels, self.seed).run()
+        if stage.is_main_process:
+            store_card(stage, "A model trained by PPO on reward and cost", self)

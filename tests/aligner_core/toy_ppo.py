@@ -1,0 +1,118 @@
+"""A toy world for PPO: a tiny random model that writes letters, and a score that is the share of one of them.
+
+Also a process of its own, `python -m tests.aligner_core.toy_ppo FOLDER`: trains as `FOLDER/toy.json` says, with
+several processes under a launcher.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from aligner_core.configuration import find_profile, read_yaml
+from aligner_core.files import read_json, write_json
+from aligner_core.metrics import MetricLog
+from aligner_core.ppo.loop import Loop, Parts
+from aligner_core.ppo.parts import open_parts, tasks_of
+from aligner_core.ppo.rollouts import Text
+from aligner_core.profile import Profile
+from aligner_core.progress import Progress
+from aligner_core.recipe.students import Ppo
+from aligner_core.records import Question
+from aligner_core.stage_context import ModelLocation, StageContext
+from aligner_core.templates import conversation, prompt_ids, target_ids
+from aligner_core.training.examples import Example, build_example
+
+LETTERS = "abcdefghijklmn"
+WANTED = "g"
+NEW_TOKENS = 8
+
+
+class ShareOfLetter:
+    """Reward is the share of the wanted letter in the answer, cost the share of another."""
+
+    def score(self, texts: Sequence[Text]) -> list[tuple[float, float]]:
+        words = [answer.split() for _, answer, _ in texts]
+        return [(line.count(WANTED) / max(1, len(line)), line.count("a") / max(1, len(line))) for line in words]
+
+
+def toy_model(folder: Path, seed: int = 0) -> ModelLocation:
+    """Two layers, sixteen tokens: letters, the user's mark, and the end."""
+    vocabulary = {token: index for index, token in enumerate([*LETTERS, "<user>", "<end>"])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<end>",
+                                        additional_special_tokens=["<user>"])  # fmt: skip
+    tokenizer.chat_template = "{% for message in messages %}<user> {{ message['content'] }} {% endfor %}"
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, max_position_embeddings=128, initializer_range=0.1,
+        tie_word_embeddings=False, eos_token_id=vocabulary["<end>"], pad_token_id=vocabulary["<end>"],
+        bos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ModelLocation(str(folder))
+
+
+def profile(**changes: Any) -> Profile:
+    return Profile.model_validate({**read_yaml(find_profile("smoke")), "replace": {}, "micro_batch": 64, **changes})
+
+
+def stage_in(folder: Path, place: Profile) -> StageContext:
+    folder.mkdir(exist_ok=True)
+    return StageContext(folder, {}, place, Progress(folder), MetricLog(folder, "toy"))
+
+
+def questions(count: int = 64) -> list[Question]:
+    source = random.Random(0)
+    return [
+        Question(id=str(number), question=" ".join(source.choices(LETTERS, k=source.randint(1, 6))))
+        for number in range(count)
+    ]
+
+
+def labels(tokenizer: Any) -> list[Example]:
+    source = random.Random(1)
+    return [
+        build_example(
+            prompt_ids(tokenizer, conversation(row.question)),
+            target_ids(tokenizer, " ".join(source.choices(LETTERS, k=source.randint(1, 5)))),
+            tokenizer.eos_token_id, row.id,
+        )
+        for row in questions(16)
+    ]  # fmt: skip
+
+
+def toy_loop(stage: StageContext, model: ModelLocation, section: Ppo, seed: int = 1) -> Loop:
+    """The real loop with real parts; only the scorer is the toy's."""
+    tokenizer = AutoTokenizer.from_pretrained(model.folder)
+    tasks = tasks_of(stage, questions(), tokenizer, section.max_length - NEW_TOKENS)
+    parts: Parts = open_parts(stage, model, None, tokenizer, ShareOfLetter(), section, NEW_TOKENS, tasks)
+    return Loop(stage, section, parts, tasks, labels(tokenizer) if section.ptx else [], seed)
+
+
+def describe(folder: Path, model: ModelLocation, section: Ppo, place: Profile) -> None:
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "toy.json", {"model": model.folder, "section": section.model_dump(mode="json"),
+                                     "profile": place.model_dump(mode="json")})  # fmt: skip
+
+
+def main(folder: Path) -> None:
+    told = read_json(folder / "toy.json")
+    stage = stage_in(folder, Profile.model_validate(told["profile"]))
+    toy_loop(stage, ModelLocation(told["model"]), Ppo.model_validate(told["section"])).run()
+    if stage.is_main_process:
+        write_json(folder / "facts.json", stage.facts)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
