@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from aligner_core.plan import PlannedStage, make_plan, misfits, render
 from aligner_core.profile import Profile
 from aligner_core.progress import State, read_state
 from aligner_core.recipe import Recipe
-from aligner_core.runner import POLL_SECONDS, StageError, run_stages
+from aligner_core.runner import POLL_SECONDS, StageError, run_growing
 from aligner_core.stages import Stage, is_finished, stage_folder
 
 Build = Callable[[Recipe, Profile], list[Stage]]
@@ -77,6 +77,13 @@ def prepare(
     return Experiment(checked_recipe, checked_profile, stages, plan, folder)
 
 
+Grow = Callable[[Experiment], Iterable[Sequence[Stage]]]
+
+
+def _at_once(experiment: Experiment) -> list[list[Stage]]:
+    return [experiment.stages]
+
+
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --profile, --set and --runs."""
     for decorate in (
@@ -91,8 +98,12 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]) -> None:
-    """Give a command line its `plan`, `run`, `status` and `schema` for recipes of one kind."""
+def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe], grow: Grow = _at_once) -> None:
+    """Give a command line its `plan`, `run`, `status` and `schema` for recipes of one kind.
+
+    Args:
+        grow: in which parts the stages are run, where later ones depend on what earlier ones gave.
+    """
 
     @group.command()
     @click.option(
@@ -121,7 +132,7 @@ def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]
         experiment = prepare(build, kind, recipe, profile, overrides, runs)
         _store_resolved(experiment)
         display = open_display()
-        run_stages(experiment.run, experiment.stages, experiment.profile, display)
+        run_growing(experiment.run, grow(experiment), experiment.profile, display)
         write_report(experiment.run, display)
         click.echo(f"report: {experiment.run / 'report.html'}  ({time.monotonic() - started:.0f} s)")
 

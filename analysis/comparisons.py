@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aligner_core.statistics import (
     Interval,
@@ -84,9 +85,7 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
     """Win, tie and lose counts of `first`, omega, and the paired difference of scores."""
     ours, theirs = run.matrix(first, axis), run.matrix(second, axis)
     identical = run.matrix(first, "text") == run.matrix(second, "text")
-    reference = system_of(first).reference if system_of(first).reference in run.systems else run.systems[0]
-    margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(reference, axis).std())
-    outcome = outcomes(ours, theirs, margin, identical)
+    outcome = outcomes_of(run, first, second, axis)
     interval, settings = run_bootstrap(run), run.recipe["evaluation"]
     omega = interval(omega_of_mean, outcome)
     lengths = run.matrix(first, "words"), run.matrix(second, "words")
@@ -110,6 +109,14 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
         "words": [float(words.mean()) for words in lengths],
         "refusals": [float(run.matrix(system, "refusal").mean()) for system in (first, second)],
     }
+
+
+def outcomes_of(run: RunData, first: str, second: str, axis: str) -> NDArray[np.float64]:
+    """(seeds, questions): win, tie or loss of `first`. Ties go by the spread of the upstream's scores."""
+    identical = run.matrix(first, "text") == run.matrix(second, "text")
+    reference = system_of(first).reference if system_of(first).reference in run.systems else run.systems[0]
+    margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(reference, axis).std())
+    return outcomes(run.matrix(first, axis), run.matrix(second, axis), margin, identical)
 
 
 def run_bootstrap(run: RunData) -> partial[Interval]:

@@ -18,7 +18,7 @@ from analysis.judged import files
 if TYPE_CHECKING:
     from analysis.run_data import RunData
 
-VERSION = 4
+VERSION = 5
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -47,9 +47,13 @@ def write_report(folder: Path) -> None:
     from analysis.figures.of_run import figures_of_run
     from analysis.figures.style import save
     from analysis.results import examples, results
+    from analysis.rounds import monitors, stopped, warnings
     from analysis.systems import is_ida, is_main_table
 
     numbers = {**results(run), "identity": identity}
+    if is_ida(run.systems):
+        numbers["rounds"] = monitors(run)
+        numbers["words"] += [*warnings(numbers["rounds"]), *stopped(run)]
     (folder / "figures").mkdir(exist_ok=True)
     figures = [(drawn, save(drawn.figure, folder / "figures" / drawn.stem)) for drawn in figures_of_run(run, numbers)]
     shown = {
@@ -77,8 +81,9 @@ def report_identity(folder: Path) -> str | None:
         return None
     stages = [stage["identity"] for stage in read_json(folder / "run.json")["stages"]]
     recipe = read_json(folder / "recipe.json")
+    rounds = read_json(folder / "rounds.json") if (folder / "rounds.json").is_file() else None
     judged = [file_digest(path) for path in files(folder)]
-    return digest([VERSION, stages, judged, recipe["evaluation"], recipe["name"], recipe["description"]])
+    return digest([VERSION, stages, judged, recipe["evaluation"], recipe["name"], recipe["description"], rounds])
 
 
 def tables(run: RunData) -> dict[str, Any]:
@@ -156,11 +161,19 @@ def _render(template: str, **values: Any) -> str:
     )  # fmt: skip
     environment.filters["interval"] = lambda item: f"{item['value']:.2f} [{item['low']:.2f}, {item['high']:.2f}]"
     environment.filters["duration"] = duration
+    environment.filters["both_scorers"] = both_scorers
     environment.filters["short_p"] = short_p
     environment.filters["agreement"] = agreement
     environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
     environment.filters["omega"] = lambda row: f"{row['omega']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
     return environment.get_template(template).render(**values)
+
+
+def both_scorers(row: dict[str, Any]) -> str:
+    """Omega by the held-out and by the training-time scorer, and how often they disagree."""
+    disagreement = row["disagreement"]
+    apart = "–" if disagreement is None else f"{100 * disagreement:.0f} %"
+    return f"{row['held_out']['value']:+.1f} / {row['training']['value']:+.1f}, disagree {apart}"
 
 
 def agreement(found: dict[str, Any] | None) -> str:

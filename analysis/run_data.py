@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from aligner_core.refusals import is_refusal
 
 AXES = ("helpful", "harmless")
 ITERATIONS = "iterations.jsonl"
+BY_TRAINING_SCORER = re.compile(r"round\d+-scores-by-w-s(\d+)")
 SCORES = re.compile(r"scores-(?:.*-)?s(\d+)")  # a main table has such a stage for each of its cells
 
 
@@ -82,22 +82,34 @@ def load_run(folder: Path) -> RunData:
     if missing:
         raise UserError(Problem(str(folder), f"is not finished: {', '.join(missing)}", "run its recipe again"))
     folders = {entry["name"]: folder / entry["folder"] for entry in entries}
-    scores = pd.concat(_scores(folders), ignore_index=True)
+    scores = _scores(folder, folders, SCORES)
+    manifests = {name: read_json(path / "manifest.json") for name, path in folders.items()}
+    systems = list(dict.fromkeys(scores["system"]))
+    return RunData(folder, read_json(folder / "recipe.json"), manifests, folders, systems, scores)
+
+
+def by_training_scorer(run: RunData) -> RunData | None:
+    """The same run with the scores of the scorer that its training could see; None if it has none."""
+    if not any(BY_TRAINING_SCORER.fullmatch(name) for name in run.folders):
+        return None
+    return replace(run, scores=_scores(run.folder, run.folders, BY_TRAINING_SCORER))
+
+
+def _scores(folder: Path, folders: dict[str, Path], stages: re.Pattern[str]) -> pd.DataFrame:
+    """The scores of all stages whose name fits, by system (in the order of the stages), seed and question."""
+    frames = [
+        pd.DataFrame(read_jsonl(path / "scores.jsonl")).assign(seed=int(found[1]))
+        for name, path in folders.items()
+        if (found := stages.fullmatch(name))
+    ]
+    scores = pd.concat(frames, ignore_index=True)
     systems = list(dict.fromkeys(scores["system"]))
     _check_complete(folder, scores)
     position = scores["system"].map({system: index for index, system in enumerate(systems)})
     words = scores["text"].str.count(r"\S+")
     refusal = scores["text"].map(is_refusal)
     ordered = scores.assign(position=position, words=words, refusal=refusal)
-    ordered = ordered.sort_values(["position", "seed", "id"], ignore_index=True).drop(columns="position")
-    manifests = {name: read_json(path / "manifest.json") for name, path in folders.items()}
-    return RunData(folder, read_json(folder / "recipe.json"), manifests, folders, systems, ordered)
-
-
-def _scores(folders: dict[str, Path]) -> Iterable[pd.DataFrame]:
-    for name, path in folders.items():
-        if found := SCORES.fullmatch(name):
-            yield pd.DataFrame(read_jsonl(path / "scores.jsonl")).assign(seed=int(found[1]))
+    return ordered.sort_values(["position", "seed", "id"], ignore_index=True).drop(columns="position")
 
 
 def _check_complete(folder: Path, scores: pd.DataFrame) -> None:

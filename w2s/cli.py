@@ -12,6 +12,7 @@ import click
 from aligner_core.command import ErrorGroup, add_experiment_commands
 from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
 from aligner_core.errors import Problem, UserError
+from aligner_core.lineage_command import add_lineage_command
 from aligner_core.recipe import Recipe
 from w2s.correct import correct
 from w2s.data_annotation import annotate
@@ -30,6 +31,7 @@ def main() -> None:
 
 
 add_experiment_commands(main, build, Recipe)
+add_lineage_command(main, build, Recipe)
 main.add_command(correct)
 main.add_command(serve)
 main.add_command(data)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aligner_core.tasks.score_models import TrainCostModel, TrainRewardModel
-
 from aligner_core.correctors.parts import Slot, bare, describe, slots
 from aligner_core.data_sources import data_source
 from aligner_core.errors import Problem, UserError
@@ -20,6 +18,7 @@ from aligner_core.shapes import shape_of
 from aligner_core.stages import Artifact, Source, Stage, Task, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
 from aligner_core.tasks.score import ScoreAnswers, TrainScorer
+from aligner_core.tasks.score_models import TrainCostModel, TrainRewardModel
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
 from w2s.main_table import MainTable
@@ -28,6 +27,7 @@ from w2s.sizes import planned_sizes
 from w2s.students import Students
 
 INSTRUCTION_TOKENS = 40
+DRAWS_APART = 1_000_003  # between the sampling seeds of two draws, so that no other seed of a recipe gives the same
 COMPARED = "by_"  # begins the names of systems that are corrected by one of `compared`
 
 
@@ -151,14 +151,15 @@ class StageBuilder:
         name: str = "scores",
         questions: Artifact | None = None,
         asked: int | None = None,
+        scorer: Artifact | None = None,
     ) -> Stage:
-        """All systems' texts on the held-out questions, or on so many others, scored by the evaluating scorer."""
+        """All systems' texts on the held-out questions, or on so many others, by the evaluating scorer or another."""
         fields = {system: "correction" if texts.path == CORRECTIONS else "answer" for system, texts in systems.items()}
-        task = ScoreAnswers(systems=fields, precision=self.precision, scorer="evaluation")
+        task = ScoreAnswers(systems=fields, precision=self.precision, scorer="training" if scorer else "evaluation")
         inputs: dict[str, Artifact | Source] = {
             **systems,
             "questions": questions or self.part(EVALUATION),
-            "scorer": self.scorer(),
+            "scorer": scorer or self.scorer(),
             "embedder": self.models["embedder"],
         }
         rows = len(systems) * (asked or self.sizes.evaluation)
@@ -209,20 +210,26 @@ class StageBuilder:
         return self._answers(name, trained.name, trained.output(MODEL), part, self.sampling_seed(seed))
 
     def _answers(self, name: str, upstream: str, model: Artifact | Source, part: str, seed: int) -> Artifact:
-        rows = {STRONG: self.sizes.strong, QUERIES: self.sizes.queries, EVALUATION: self.sizes.evaluation}[part]
         task = AnswerQuestions(
             upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
         )
         role = "aligner" if upstream.startswith("floor") else "upstream"
-        work = self._generation_work(role, rows, self.sizes.question)
+        work = self._generation_work(role, self.rows_of(part), self.sizes.question)
         return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
 
-    def correct(self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None) -> Artifact:
-        """The corrections of a model's answers, by the recipe's corrector or another."""
+    def rows_of(self, part: str) -> int:
+        """How many records a part will have."""
+        sizes = self.sizes
+        return {WEAK: sizes.weak, STRONG: sizes.strong, QUERIES: sizes.queries, EVALUATION: sizes.evaluation}[part]
+
+    def correct(
+        self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None, draw: int = 0
+    ) -> Artifact:
+        """The corrections of a model's answers, by the recipe's corrector or another; each `draw` samples anew."""
         settings = corrector or self.recipe.corrector
         task = CorrectAnswers(
             corrector=bare(settings), name=describe(bare(settings)), generation=self.generation,
-            precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed),
+            precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed) + draw * DRAWS_APART,
         )  # fmt: skip
         needed = list(slots(settings))
         inputs = {"answers": answers, **{slot.name: self._slot_input(slot, seed) for slot in needed}}
@@ -260,6 +267,10 @@ class StageBuilder:
         longest = prompt + self.generation.max_new_tokens
         return GenerationWork(shape, slot.passes * rows, prompt, self.sizes.text, longest)
 
+    def aligner_records(self) -> Artifact:
+        """What the Aligner is trained on."""
+        return self.part(WEAK)
+
     def aligner(self, seed: int) -> Stage:
         """Identity warm-up and residual training, in two stages or in one, as the recipe says."""
         section, warm_up = self.recipe.aligner, self.recipe.aligner.warm_up
@@ -284,7 +295,7 @@ class StageBuilder:
         training = section.training.model_copy(update={"epochs": epochs})
         examples = min(section.records or self.sizes.weak, self.sizes.weak)
         work = self.training_work("aligner", examples, tokens, training)
-        return Stage(name, task, {"model": base, "records": self.part(WEAK)}, work).output(MODEL)
+        return Stage(name, task, {"model": base, "records": self.aligner_records()}, work).output(MODEL)
 
     def _label_inputs(self, seed: int, with_queries: bool) -> dict[str, Artifact | Source]:
         answers = self.upstream_answers("labels", STRONG, seed)

@@ -15,6 +15,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from analysis.figures.lineage import lineage
 from analysis.figures.main_table import comparison_table, heat_map, published_main_table
 from analysis.figures.redistribution import (
     checkpoint_path,
@@ -330,3 +331,19 @@ def test_drawing_leaves_the_callers_style_alone() -> None:
     before = dict(mpl.rcParams)
     redistribution(clouds(("a",)))
     assert dict(mpl.rcParams) == before
+
+
+def test_a_lineage_stands_from_left_to_right() -> None:
+    rows = [("second", "starts_from", "first", False), ("first", "starts_from", "hub/base", True),
+            ("second", "corrected_by", "aligner", False), ("aligner", "learns_from", "weak", True)]  # fmt: skip
+    figure = lineage(pd.DataFrame(rows, columns=["model", "relation", "origin", "finished"]))
+    texts = {text.get_text().replace("\n", ""): text for text in figure.axes[0].texts}
+    at = {name: text.get_position()[0] for name, text in texts.items()}
+    assert at == {"hub/base": 0, "first": 1, "weak": 0, "aligner": 1, "second": 2}
+    assert texts["second"].get_bbox_patch().get_linestyle() == "--"
+    assert len(figure.axes[0].patches) == len(rows)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "starts from",
+        "learns from",
+        "corrections by",
+    ]
