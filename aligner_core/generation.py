@@ -31,7 +31,7 @@ def shard_rows(profile: Profile, served: bool = False) -> int:
     Args:
         served: whether a model behind an endpoint is asked.
     """
-    batch = profile.generation.batch * (8 if profile.generation.engine == "vllm" else 4)
+    batch = profile.generation.batch * (8 if profile.generation.engine == "vllm" else 4) * profile.copies
     return max(batch, 4 * profile.endpoints.concurrency) if served else batch
 
 

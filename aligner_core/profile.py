@@ -97,5 +97,11 @@ class Profile(Strict):
         return self.model_copy(update={"processes": 1, "nodes": 1, "zero": Zero()})
 
     @property
+    def copies(self) -> int:
+        """How many copies of a model generate side by side on one node."""
+        parallel = self.generation.engine == "vllm"
+        return max(1, self.device.count // self.generation.tensor_parallel) if parallel else 1
+
+    @property
     def uses_deepspeed(self) -> bool:
         return self.processes > 1 or self.zero.stage > 0

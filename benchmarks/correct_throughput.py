@@ -1,6 +1,7 @@
 """How fast answers are corrected: one by one, with our engines, and copy-aware.
 
     python benchmarks/correct_throughput.py [--data FILE] [--model ALIGNER] [--sequences 8 32] [--precision float32]
+    python benchmarks/correct_throughput.py --model ALIGNER --keep ALIGNER --scorer SCORER
 
 Two sets are made from the records: their answers as they are, and a stress set in which nine answers of ten are the
 record's correction already, so that a good Aligner copies them. All ways get the same rows with the same greedy
@@ -9,6 +10,10 @@ warms up and, where a way is copy-aware, is what its probe decides on. In float3
 bfloat16 it is counted which tokens a plain forward pass finds more than 0.25 nats behind the best one.
 
 An untuned model does not copy: name a trained Aligner.
+
+With `--keep`, an Aligner that was taught the keep token and otherwise trained like the first corrects the stress set
+beside it, both copy-aware with transformers: tokens that each generates, rows per second, and the paired difference of
+their corrections' rewards.
 """
 
 from __future__ import annotations
@@ -19,10 +24,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.data_sources import local_path
@@ -32,6 +39,7 @@ from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.profile import Profile
 from aligner_core.records import Correction, read_records
 from aligner_core.stage_context import ModelLocation
+from aligner_core.statistics import bootstrap, difference
 from aligner_core.templates import ALIGNER_FILE, CorrectionTemplate, correction_template, stored_template
 from w2s.prepare import by_hash
 
@@ -80,22 +88,22 @@ def one_by_one(location: ModelLocation, precision: str, sampling: Sampling) -> G
     return generate
 
 
+def profile(precision: str, engine: str, sequences: int, copy_aware: str) -> Profile:
+    place = {"engine": engine, "batch": sequences, "copy_aware": copy_aware}
+    content = read_yaml(find_profile("cpu"))
+    return Profile.model_validate({**content, "precision": precision, "generation": place})
+
+
 def open_ways(location: ModelLocation, arguments: argparse.Namespace, sequences: int) -> dict[str, Any]:
     """Our engines, each plain and copy-aware, with so many sequences in work."""
-
-    def profile(engine: str, copy_aware: str) -> Profile:
-        place = {"engine": engine, "batch": sequences, "copy_aware": copy_aware}
-        content = read_yaml(find_profile("cpu"))
-        return Profile.model_validate({**content, "precision": arguments.precision, "generation": place})
-
     ways: dict[str, Any] = {}
     for name in arguments.engines:
         if name == "transformers":
             from aligner_core.engines.transformers_engine import TransformersEngine as Kind
         else:
             from aligner_core.engines.vllm_engine import VllmEngine as Kind
-        ways[name] = Kind(location, profile(name, "off"))
-        ways[name + COPY_AWARE] = Kind(location, profile(name, "auto"))
+        ways[name] = Kind(location, profile(arguments.precision, name, sequences, "off"))
+        ways[name + COPY_AWARE] = Kind(location, profile(arguments.precision, name, sequences, "auto"))
     return ways
 
 
@@ -162,6 +170,57 @@ def tokens_behind(location: ModelLocation, prompts: Sequence[Prompt], texts: Seq
     return behind, total
 
 
+def compare_keep(
+    parts: Sequence[Sequence[Correction]], location: ModelLocation, template: CorrectionTemplate,
+    arguments: argparse.Namespace,
+) -> dict[str, float]:  # fmt: skip
+    """An Aligner without and one with the keep token on the stress set; the figures for the last line."""
+    from aligner_core.engines.transformers_engine import TransformersEngine
+    from aligner_core.scorer import Scorer
+
+    sequences = max(arguments.sequences)
+    place = profile(arguments.precision, "transformers", sequences, "on")
+    keeper, with_keep = open_location(arguments.keep)
+    assert with_keep.keep, "--keep names an Aligner with the keep token"
+    assert replace(with_keep, keep=None) == template, "both Aligners must be asked alike"
+    slices = [prompts_of(part, template, stress=True) for part in parts]
+    sampling = Sampling(arguments.max_new_tokens)
+    ways = {
+        name: partial(TransformersEngine(model, place).generate, sampling=sampling, seed=0)
+        for name, model in {"without keep token": location, "with keep token": keeper}.items()
+    }
+    measured = measure(ways, slices, 0)
+    rows = [row for part in parts[1:] for row in part]
+    answers = [str(prompt.draft) for part in slices[1:] for prompt in part]
+    scorer, rewards = Scorer(ModelLocation(arguments.scorer), place), []
+    for name, result in measured.items():
+        texts = [
+            with_keep.correction(*pair) for pair in zip(answers, (item.text for item in result.written), strict=True)
+        ]
+        kept = sum(text.strip() == answer.strip() for text, answer in zip(texts, answers, strict=True))
+        scores = scorer.score([(row.question, text, row.history) for row, text in zip(rows, texts, strict=True)])
+        rewards.append(np.array(scores)[None, :, 0])
+        print(
+            f" stress {name:<26} {sum(result.tokens) / len(rows):7.1f} tokens/row, "
+            f"{len(rows) / sum(result.seconds):.2f} rows/s, {kept} of {len(rows)} answers left as they are",
+            flush=True,
+        )
+    copies, keeps = measured.values()
+    interval = bootstrap(difference, rewards[1], rewards[0])
+    spread = float(np.concatenate(rewards).std())
+    print(
+        f"  reward with less without: {interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}), "
+        f"where rewards spread by {spread:.3f}"
+    )
+    return {
+        "ratio_tokens_without_vs_with_keep": sum(copies.tokens) / sum(keeps.tokens),
+        "ratio_rows_with_vs_without_keep": sum(copies.seconds) / sum(keeps.seconds),
+        "reward_difference": interval.value,
+        "reward_low": interval.low,
+        "reward_high": interval.high,
+    }
+
+
 def run_set(
     name: str, slices: Sequence[Sequence[Prompt]], ways: Mapping[str, Generate], alone: Generate | None,
     location: ModelLocation, arguments: argparse.Namespace,
@@ -206,7 +265,11 @@ def main() -> None:
         "--one-by-one", type=int, default=8, help="rows of a slice that are decoded one by one; 0: none"
     )
     parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--keep", help="an Aligner with the keep token: compares it alone, and nothing else")
+    parser.add_argument("--scorer", help="a trained scorer's folder, for --keep")
     arguments = parser.parse_args()
+    if bool(arguments.keep) != bool(arguments.scorer):
+        parser.error("--keep and --scorer go together")
     sampling = Sampling(arguments.max_new_tokens)
     location, template = open_location(arguments.model)
     path = local_path(arguments.data)
@@ -214,6 +277,9 @@ def main() -> None:
     rows = by_hash(read_records(path, Correction))
     size = min(arguments.rows, len(rows) // (arguments.slices * len(arguments.sets)))
     parts = [rows[start : start + size] for start in range(0, size * arguments.slices * len(arguments.sets), size)]
+    if arguments.keep:
+        print_figures(compare_keep(parts[: arguments.slices], location, template, arguments))
+        return
     alone = one_by_one(location, arguments.precision, sampling) if arguments.one_by_one else None
     results: dict[tuple[int, str], dict[str, Measured]] = {}
     for sequences in arguments.sequences:
@@ -228,7 +294,11 @@ def main() -> None:
             results[sequences, name] = run_set(name, slices, ways, alone, location, arguments)
         for engine in engines.values():
             engine.close()
-    print(json.dumps({key: round(value, 3) for key, value in ratios(results, arguments.engines).items()}))
+    print_figures(ratios(results, arguments.engines))
+
+
+def print_figures(figures: Mapping[str, float]) -> None:
+    print(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 
 def ratios(results: Mapping[tuple[int, str], Mapping[str, Measured]], engines: Sequence[str]) -> dict[str, float]:

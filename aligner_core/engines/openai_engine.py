@@ -14,6 +14,7 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -66,6 +67,10 @@ class OpenAIEngine:
     @property
     def statistics(self) -> Mapping[str, Any]:
         return {}
+
+    def refresh(self, folder: Path) -> None:
+        what, fix = "others serve this model, so its weights cannot be replaced", "name a model's folder or hub id"
+        raise UserError(Problem(f"{self._endpoint.url}#{self._endpoint.name}", what, fix))
 
     def close(self) -> None:
         if self._client is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aligner_core.files import digest
@@ -80,6 +82,13 @@ class Engine(Protocol):
         """What the manifest should say about the decoding so far: speed, acceptance, copy rate."""
         return {}
 
+    def refresh(self, folder: Path) -> None:
+        """Take the weights of a safetensors folder with the same architecture; what comes next is decoded with them.
+
+        Raises:
+            UserError: if the model is behind an endpoint.
+        """
+
     def close(self) -> None: ...
 
 
@@ -115,9 +124,14 @@ def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = N
         profile = profile.model_copy(update={"generation": place})
     memory = stage.folder / f"copy_aware-{digest([model.folder, frame])[:8]}.json"
     if profile.generation.engine == "vllm":
+        from aligner_core.engines.copies import EngineCopies
         from aligner_core.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(model, profile, frame, memory)
+        if profile.copies == 1:
+            return VllmEngine(model, profile, frame, memory)
+        memories = [memory.with_stem(f"{memory.stem}-{number}") for number in range(profile.copies)]
+        opens = [partial(VllmEngine, model, profile, frame, item) for item in memories]
+        return EngineCopies(opens, profile.generation.tensor_parallel)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, profile, frame, memory)

@@ -229,17 +229,26 @@ class TransformersEngine(Decoder):
         self, model: ModelLocation, profile: Profile, frame: str | None = None, memory: Path | None = None
     ) -> None:
         tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(model.folder, **model.arguments()), frame)
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            model.folder, dtype=getattr(torch, profile.precision), attn_implementation=NAME, **model.arguments()
-        )
-        if adapter_of(model):
-            merge_adapter(network)
-        network = network.to(profile.device.kind).eval()
         policy = DraftPolicy(profile.generation.copy_aware, memory)
-        super().__init__(network, tokenizer, profile.generation.batch, policy)
-        on_cpu = profile.device.kind == "cpu" and profile.precision == "bfloat16"
-        if on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            pack_linear_layers(network)
+        self._profile = profile
+        super().__init__(_load(model, profile), tokenizer, profile.generation.batch, policy)
+
+    def refresh(self, folder: Path) -> None:
+        del self._model  # before its successor is loaded: two are never in memory at once
+        self._model = _load(ModelLocation(str(folder)), self._profile)
+
+
+def _load(model: ModelLocation, profile: Profile) -> Any:
+    network: Any = AutoModelForCausalLM.from_pretrained(
+        model.folder, dtype=getattr(torch, profile.precision), attn_implementation=NAME, **model.arguments()
+    )
+    if adapter_of(model):
+        merge_adapter(network)
+    network = network.to(profile.device.kind).eval()
+    on_cpu = profile.device.kind == "cpu" and profile.precision == "bfloat16"
+    if on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pack_linear_layers(network)
+    return network
 
 
 class _Chooser:

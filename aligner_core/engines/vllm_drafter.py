@@ -1,4 +1,4 @@
-"""Copy-aware decoding inside vLLM's worker process: a drafter of vLLM's own interface, and how the engine reaches it.
+"""Copy-aware decoding inside vLLM's worker process: a drafter of vLLM's own interface.
 
 vLLM's n-gram speculation searches prompt and output for what was written last. This drafter is told each request's
 draft (`SamplingParams.extra_args`) and follows it, as the transformers engine does. The interface is experimental in
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from aligner_core.engines.drafting import LONGEST, Drafter
@@ -21,7 +20,6 @@ SPECULATION = {
     "model": "aligner_core.engines.vllm_drafter.AnswerDrafter",
     "num_speculative_tokens": LONGEST,
 }
-WORKER = "aligner_core.engines.vllm_drafter.DraftingWorker"
 
 
 class AnswerDrafter:
@@ -91,18 +89,3 @@ class AnswerDrafter:
         if self.probe is not None and all(name in self._drafters for name in ids):
             self.probe.tallies[self._limit].add(*counts)
             self._limit = self.probe.next_limit()
-
-
-class DraftingWorker:
-    """Methods that vLLM's worker gets besides its own; the engine calls them with `collective_rpc`."""
-
-    model_runner: Any
-
-    def begin_drafting(self, limit: int | None) -> None:
-        self.model_runner.drafter.begin_call(self.model_runner, limit)
-
-    def drafting_report(self) -> dict[str, Any]:
-        """Counts of the call, and the probe's verdict if it came to one."""
-        drafter: AnswerDrafter = self.model_runner.drafter
-        verdict = drafter.probe.verdict() if drafter.probe else None
-        return {"total": asdict(drafter.total), "verdict": None if verdict is None else asdict(verdict)}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aligner_core.engines import vllm_drafter
+from aligner_core.engines import vllm_drafter, vllm_worker
 from aligner_core.engines.adapters import adapter_of
 from aligner_core.engines.ahead import Ahead
 from aligner_core.engines.drafting import Drafter
@@ -39,9 +39,7 @@ class VllmEngine:
         self.policy = DraftPolicy(profile.generation.copy_aware, memory)
         self._drafts = profile.generation.copy_aware != "off"
         self._record = DecodingRecord()
-        more: dict[str, Any] = {}
-        if self._drafts:
-            more |= {"speculative_config": vllm_drafter.SPECULATION, "worker_extension_cls": vllm_drafter.WORKER}
+        more: dict[str, Any] = {"speculative_config": vllm_drafter.SPECULATION} if self._drafts else {}
         adapter = adapter_of(model)
         self._adapter = LoRARequest("adapter", 1, model.folder) if adapter else None
         if adapter:
@@ -55,6 +53,7 @@ class VllmEngine:
             max_num_seqs=profile.generation.batch,
             enforce_eager=profile.device.kind == "cpu",
             enable_prefix_caching=True,
+            worker_extension_cls=vllm_worker.WORKER,
             generation_config="vllm",
             seed=0,
             **more,
@@ -99,6 +98,18 @@ class VllmEngine:
     @property
     def statistics(self) -> Mapping[str, Any]:
         return self._record.facts(self.policy)
+
+    def refresh(self, folder: Path) -> None:
+        """Every worker loads its part of the new weights.
+
+        Raises:
+            UserError: if the engine was opened with an adapter.
+        """
+        if self._adapter:
+            what, fix = "is an adapter, whose base vLLM cannot give new weights", "merge it into its base"
+            raise UserError(Problem(self._adapter.lora_path, what, fix))
+        self._llm.collective_rpc("take_weights", args=(str(folder),))
+        assert self._llm.reset_prefix_cache(), "vLLM kept keys and values of the old weights"
 
     def close(self) -> None:
         del self._llm

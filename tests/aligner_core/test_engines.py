@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.embedded_models import byte_tokenizer, local_folder
 from aligner_core.engines.cpu_linear import pack_linear_layers
-from aligner_core.engines.protocol import Prompt, Sampling, sampling_of
+from aligner_core.engines.protocol import Completion, Prompt, Sampling, sampling_of
 from aligner_core.engines.transformers_engine import TransformersEngine
 from aligner_core.files import read_json
 from aligner_core.profile import Profile
@@ -212,6 +213,44 @@ def adapter(writer: ModelLocation, tmp_path_factory: pytest.TempPathFactory) -> 
     return ModelLocation(str(folder / "adapter")), ModelLocation(str(folder / "whole"))
 
 
+@pytest.fixture(scope="module", params=["own output layer", "tied"])
+def before_and_after(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelLocation, ModelLocation]:
+    """Two checkpoints of one architecture that say different things, with and without tied embeddings."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tokenizer = AutoTokenizer.from_pretrained(TINY.folder)
+    config = AutoConfig.from_pretrained(TINY.folder, tie_word_embeddings=request.param == "tied")
+    for seed, name in enumerate(("before", "after")):
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return ModelLocation(str(folder / "before")), ModelLocation(str(folder / "after"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_refreshed_weights_write_what_a_new_engine_writes_with_them(
+    before_and_after: tuple[ModelLocation, ModelLocation], precision: str
+) -> None:
+    greedy = Sampling(max_new_tokens=24)
+    before, after = (TransformersEngine(model, smoke(precision=precision)) for model in before_and_after)
+    first, second = before.generate(PROMPTS, greedy, seed=0), after.generate(PROMPTS, greedy, seed=0)
+    before.refresh(Path(before_and_after[1].folder))
+    assert before.generate(PROMPTS, greedy, seed=0) == second
+    assert all(old != new for old, new in zip(first, second, strict=True))
+
+
+def test_a_completion_has_the_tokens_of_its_text_and_the_end_token_where_it_was_reached(
+    engine: TransformersEngine,
+) -> None:
+    end = engine.tokenizer.eos_token_id
+    completions = engine.generate(PROMPTS, Sampling(max_new_tokens=24), seed=0)
+    assert {completion.finished for completion in completions} == {True, False}
+    for completion in completions:
+        assert list(completion.ids[completion.tokens :]) == [end] * completion.finished
+        assert str(engine.tokenizer.decode(completion.ids[: completion.tokens])).strip() == completion.text
+
+
 def test_an_adapter_writes_what_the_merged_model_writes(
     writer: ModelLocation, adapter: tuple[ModelLocation, ModelLocation]
 ) -> None:
@@ -225,7 +264,10 @@ def test_an_adapter_writes_what_the_merged_model_writes(
 
 VLLM = """
 import json, sys
+from functools import partial
+from pathlib import Path
 from aligner_core.configuration import find_profile, read_yaml
+from aligner_core.engines.copies import EngineCopies
 from aligner_core.engines.protocol import Prompt, Sampling
 from aligner_core.engines.vllm_engine import VllmEngine
 from aligner_core.profile import Profile
@@ -233,27 +275,43 @@ from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import conversation
 
 if __name__ == "__main__":
-    folder, copy_aware, calls = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    content = {**read_yaml(find_profile("smoke")), "replace": {}, "precision": "float32"}
+    folders, calls = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+    copy_aware, precision, copies = sys.argv[3], sys.argv[4], int(sys.argv[5])
+    content = {**read_yaml(find_profile("smoke")), "replace": {}, "precision": precision}
     content["generation"] = {"engine": "vllm", "batch": 4, "copy_aware": copy_aware}
-    engine = VllmEngine(ModelLocation(folder), Profile.model_validate(content))
+    open = partial(VllmEngine, ModelLocation(folders[0]), Profile.model_validate(content))
+    engine = EngineCopies([open] * copies, devices_each=1) if copies > 1 else open()
     written = []
-    for call in calls:
-        prompts = [Prompt(conversation(question), draft) for question, draft in call]
-        completions = engine.generate(prompts, Sampling(max_new_tokens=48), seed=0)
-        written.append([[item.text, item.tokens, item.finished] for item in completions])
+    for folder in folders:
+        if folder != folders[0]:
+            engine.refresh(Path(folder))
+        for call in calls:
+            prompts = [Prompt(conversation(question), draft) for question, draft in call]
+            completions = engine.generate(prompts, Sampling(max_new_tokens=48), seed=0)
+            written.append([[item.text, list(item.ids), item.finished] for item in completions])
     print(json.dumps({"written": written, "statistics": dict(engine.statistics)}))
     engine.close()
 """
 
 
-def vllm(model: ModelLocation, copy_aware: str, calls: list[list[tuple[str, str | None]]]) -> dict[str, Any]:
-    """What vLLM writes for calls of (question, draft), in float32 and a process of its own."""
-    command = [sys.executable, "-c", VLLM, model.folder, copy_aware, json.dumps(calls)]
+def vllm(
+    models: Sequence[ModelLocation],
+    copy_aware: str,
+    calls: list[list[tuple[str, str | None]]],
+    precision: str = "float32",
+    copies: int = 1,
+) -> dict[str, Any]:
+    """What vLLM writes in a process of its own for calls of (question, draft), with each model's weights in turn."""
+    folders = json.dumps([model.folder for model in models])
+    command = [sys.executable, "-c", VLLM, folders, json.dumps(calls), copy_aware, precision, str(copies)]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"})
     assert result.returncode == 0, result.stderr[-3000:]
     found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return found
+
+
+def as_written(completions: Sequence[Completion]) -> list[list[Any]]:
+    return [[item.text, list(item.ids), item.finished] for item in completions]
 
 
 @pytest.mark.slow
@@ -263,11 +321,11 @@ def test_vllm_gives_the_tokens_that_transformers_gives_with_and_without_drafts(
 ) -> None:
     engine = TransformersEngine(writer, smoke(precision="float32"))
     plain = engine.generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
-    expected = [[item.text, item.tokens, item.finished] for item in plain]
+    expected = as_written(plain)
     calls: list[list[tuple[str, str | None]]] = [[(question, None) for question in QUESTIONS]]
     for change in (lambda text: text, lambda text: text[:20] + "x" + text[21:], lambda text: text[5:]):
         calls.append([(question, change(item.text)) for question, item in zip(QUESTIONS, plain, strict=True)])
-    found = vllm(writer, copy_aware, calls)
+    found = vllm([writer], copy_aware, calls)
     assert found["written"] == [expected] * len(calls)
     if copy_aware == "on":
         assert found["statistics"]["acceptance"] > 0.5
@@ -276,7 +334,35 @@ def test_vllm_gives_the_tokens_that_transformers_gives_with_and_without_drafts(
 
 
 @pytest.mark.slow
+def test_two_copies_of_vllm_write_what_one_engine_writes(writer: ModelLocation) -> None:
+    plain = TransformersEngine(writer, smoke(precision="float32"))
+    expected = plain.generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
+    drafts = [(question, item.text) for question, item in zip(QUESTIONS, expected, strict=True)]
+    found = vllm([writer], "on", [drafts], copies=2)
+    assert found["written"] == [as_written(expected)]
+    assert [each["tokens"] > 0 for each in found["statistics"]["copies"]] == [True, True]
+
+
+@pytest.mark.slow
 def test_vllm_takes_an_adapter(adapter: tuple[ModelLocation, ModelLocation]) -> None:
     plain = TransformersEngine(adapter[1], smoke()).generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
-    found = vllm(adapter[0], "on", [[(question, item.text) for question, item in zip(QUESTIONS, plain, strict=True)]])
-    assert found["written"] == [[[item.text, item.tokens, item.finished] for item in plain]]
+    drafts = [(question, item.text) for question, item in zip(QUESTIONS, plain, strict=True)]
+    found = vllm([adapter[0]], "on", [drafts])
+    assert found["written"] == [as_written(plain)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("copy_aware", "precision"), [("on", "float32"), ("off", "bfloat16")])
+def test_vllm_with_refreshed_weights_writes_what_it_writes_when_started_with_them(
+    before_and_after: tuple[ModelLocation, ModelLocation], copy_aware: str, precision: str
+) -> None:
+    # The second call finds the first one's prompts in the cache, which must not outlive the weights.
+    calls: list[list[tuple[str, str | None]]] = [[(question * 4, question) for question in QUESTIONS]] * 2
+    before, after = before_and_after
+    refreshed = vllm([before, after], copy_aware, calls, precision)["written"]
+    assert refreshed[2:] == vllm([after], copy_aware, calls, precision)["written"]
+    assert all(old != new for old, new in zip(refreshed[0], refreshed[2], strict=True))
+    if precision == "float32":
+        prompts = [Prompt(conversation(question * 4)) for question in QUESTIONS]
+        plain = TransformersEngine(after, smoke(precision="float32"))
+        assert refreshed[2] == as_written(plain.generate(prompts, Sampling(max_new_tokens=48), seed=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,6 +126,11 @@ def test_a_key_goes_to_the_host_it_is_named_for_and_a_missing_one_is_told(monkey
         with pytest.raises(UserError, match="TEST_KEY is not set"):
             engine(endpoint)
     assert endpoint.keys == {None}
+
+
+def test_weights_that_others_serve_cannot_be_replaced() -> None:
+    with running(Endpoint({})) as endpoint, pytest.raises(UserError, match="cannot be replaced"):
+        engine(endpoint).refresh(Path("checkpoint"))
 
 
 def test_an_endpoint_is_a_model_whose_identity_is_its_url_and_name() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from aligner_core.engines.drafting import LONGEST, accepted
 from aligner_core.engines.probe import ENOUGH, LIMITS
-from aligner_core.engines.vllm_drafter import DRAFT, AnswerDrafter, DraftingWorker
+from aligner_core.engines.vllm_drafter import DRAFT, AnswerDrafter
+from aligner_core.engines.vllm_worker import EngineWorker
 
 DRAFTS = {"a": list(range(100, 160)), "b": list(range(200, 240)), "c": None}
 OUTPUTS = {"a": [*range(100, 120), 7, *range(121, 160)], "b": list(range(210, 240)), "c": list(range(300, 330))}
@@ -21,7 +22,7 @@ def drafter(limit: int | None, longest_sequence: int = 4096) -> tuple[AnswerDraf
     runner = SimpleNamespace(input_batch=SimpleNamespace(req_ids=[]), requests=requests)
     made = AnswerDrafter(SimpleNamespace(model_config=SimpleNamespace(max_model_len=longest_sequence)))
     runner.drafter = made
-    worker: Any = DraftingWorker()
+    worker: Any = EngineWorker()
     worker.model_runner = runner
     worker.begin_drafting(limit)
     return made, runner

@@ -21,8 +21,16 @@ def begun(output: str) -> list[str]:
     return re.findall(r"^\d+/\d+ (\S+) begins$", output, re.MULTILINE)
 
 
-# Like others but for sizes or numbers of arms: quick tests plan them, slow ones run them.
-LIKE_OTHERS = {"aligner_2b", "aligner_7b", "aligner_13b", "empathy_aligner", "data_scale", "warmup_ablation"}
+# Like others but for sizes or numbers of arms and correctors: quick tests plan them, slow ones run them.
+LIKE_OTHERS = {
+    "aligner_2b",
+    "aligner_7b",
+    "aligner_13b",
+    "empathy_aligner",
+    "data_scale",
+    "warmup_ablation",
+    "baselines",
+}
 
 
 @pytest.mark.parametrize(
