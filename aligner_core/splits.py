@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from aligner_core.files import digest
-from aligner_core.records import Correction, question_key
+from aligner_core.records import Correction, Question, question_key
+
+Record = TypeVar("Record", bound=Question)
 
 
-def held_out_by_question(
-    records: Sequence[Correction], share: float, seed: int
-) -> tuple[list[Correction], list[Correction]]:
+def held_out_by_question(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
     """Split so that no question is on both sides; at least one record stays on each."""
     ranked = sorted({question_key(record.question) for record in records}, key=lambda key: digest([seed, key]))
     kept_out = set(ranked[: max(1, round(share * len(ranked)))])

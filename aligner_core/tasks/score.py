@@ -18,7 +18,7 @@ SCORES = "scores.jsonl"
 class TrainScorer(Task):
     """Two heads on `model`, trained on the corrections in all inputs whose name begins with `records`."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     section: ScorerSection
     precision: str
     seed: int
@@ -26,12 +26,7 @@ class TrainScorer(Task):
     def run(self, stage: StageContext) -> None:
         from aligner_core.training.scorer import train_scorer
 
-        records = [
-            record
-            for name in sorted(stage.inputs)
-            if name.startswith("records")
-            for record in read_records(stage.file(name), Correction)
-        ]
+        records = stage.records("records", Correction)
         training, held_out = held_out_by_question(records, self.section.held_out, self.seed)
         train_scorer(stage, stage.model("model"), training, held_out, self.section, self.seed)
 
