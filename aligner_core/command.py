@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ import click
 
 from aligner_core.configuration import load
 from aligner_core.display import Display, open_display
+from aligner_core.emit import Kind, Start, emit
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, write_json
 from aligner_core.plan import PlannedStage, make_plan, misfits, render
 from aligner_core.profile import Profile
 from aligner_core.progress import State, read_state
 from aligner_core.recipe import Recipe
-from aligner_core.runner import POLL_SECONDS, StageError, run_stages
+from aligner_core.runner import POLL_SECONDS, StageError, run_growing
 from aligner_core.stages import Stage, is_finished, stage_folder
 
 Build = Callable[[Recipe, Profile], list[Stage]]
@@ -76,6 +77,13 @@ def prepare(
     return Experiment(checked_recipe, checked_profile, stages, plan, folder)
 
 
+Grow = Callable[[Experiment], Iterable[Sequence[Stage]]]
+
+
+def _at_once(experiment: Experiment) -> list[list[Stage]]:
+    return [experiment.stages]
+
+
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --profile, --set and --runs."""
     for decorate in (
@@ -90,15 +98,31 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]) -> None:
-    """Give a command line its `plan`, `run`, `status` and `schema` for recipes of one kind."""
+def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe], grow: Grow = _at_once) -> None:
+    """Give a command line its `plan`, `run`, `status` and `schema` for recipes of one kind.
+
+    Args:
+        grow: in which parts the stages are run, where later ones depend on what earlier ones gave.
+    """
 
     @group.command()
+    @click.option(
+        "--emit",
+        "launcher",
+        type=click.Choice(["slurm", "hostfile"]),
+        help="Write the files that start the run on the profile's nodes, and say where.",
+    )
     @experiment_options
-    def plan(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
+    def plan(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path, launcher: Kind | None) -> None:
         """Show what a run would do and need, without loading a model."""
         experiment = prepare(build, kind, recipe, profile, overrides, runs)
         click.echo(render(experiment.plan, experiment.profile, _notes(experiment)))
+        if launcher:
+            program = build.__module__.partition(".")[0]
+            seconds = sum(planned.estimate.seconds for planned in experiment.plan if not planned.done)
+            start = Start(program, recipe, overrides, runs, experiment.recipe.name, seconds)
+            files = emit(launcher, start, experiment.profile, experiment.run / "launch" / launcher)
+            click.echo("\n".join(["", "written:", *(f"  {path}" for path in files)]))
 
     @group.command()
     @experiment_options
@@ -108,7 +132,7 @@ def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]
         experiment = prepare(build, kind, recipe, profile, overrides, runs)
         _store_resolved(experiment)
         display = open_display()
-        run_stages(experiment.run, experiment.stages, experiment.profile, display)
+        run_growing(experiment.run, grow(experiment), experiment.profile, display)
         write_report(experiment.run, display)
         click.echo(f"report: {experiment.run / 'report.html'}  ({time.monotonic() - started:.0f} s)")
 

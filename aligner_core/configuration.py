@@ -13,9 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 from aligner_core.errors import Problem, UserError
 from aligner_core.profile import Profile
-from aligner_core.recipe import Recipe
+from aligner_core.recipe import Data, Recipe, Role, Roles
+from aligner_core.shapes import parameters, shape_of
 
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
+TRAINING_BYTES = 16  # per parameter: mixed-precision Adam
 PLACEHOLDER_ROLE = "embedded:tiny-random"
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,7 +37,10 @@ def load(
     problems: list[Problem] = []
     profile_document = read_yaml(profile_path)
     checked_profile = _validate(Profile, profile_document, profile_path.name, problems)
-    document = _replaced(read_yaml(recipe_path), checked_profile)
+    document = read_yaml(recipe_path)
+    if checked_profile.rehearsal and _is_too_large(document, checked_profile):
+        checked_profile = checked_profile.rehearsing()
+    document = _replaced(document, checked_profile)
     for override in overrides:
         _set(document, override, problems)
     checked_recipe = _validate(kind, document, recipe_path.name, problems)
@@ -104,13 +109,35 @@ def _unshared(value: Any) -> Any:
 
 
 def _replaced(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
-    """The recipe with the profile's stand-ins merged over it."""
+    """The recipe with the profile's stand-ins merged over it; what it does without gets none."""
     merged = copy.deepcopy(document)
-    for section, values in {"roles": profile.replace.roles, "data": profile.replace.data}.items():
+    for section, owner, values in (("roles", Roles, profile.replace.roles), ("data", Data, profile.replace.data)):
         if values and isinstance(merged.get(section, {}), dict):
-            _merge(merged.setdefault(section, {}), values)
-    _merge(merged, profile.replace.sections)
+            target = merged.setdefault(section, {})
+            _merge(target, _wanted(values, target, owner))
+    _merge(merged, _wanted(profile.replace.sections, merged, Recipe))
+    if isinstance(merged.get("upstreams"), dict) and "upstream" in profile.replace.roles:
+        merged["upstreams"] = dict.fromkeys(merged["upstreams"], profile.replace.roles["upstream"])
     return merged
+
+
+def _wanted(values: dict[str, Any], target: dict[str, Any], owner: type[BaseModel]) -> dict[str, Any]:
+    """The values without those for keys that are null unless given, where they are not given."""
+    optional = {key for key, field in owner.model_fields.items() if field.default is None}
+    return {key: value for key, value in values.items() if key in target or key not in optional}
+
+
+def _is_too_large(document: dict[str, Any], profile: Profile) -> bool:
+    """Whether training some role's model, unsharded, needs more than a device has."""
+    roles = document.get("roles")
+    for name, value in roles.items() if isinstance(roles, dict) else ():
+        try:
+            count = parameters(shape_of(Role.model_validate(value), f"roles.{name}"))
+        except (ValidationError, UserError):
+            continue  # told of when the recipe is checked
+        if TRAINING_BYTES * count > profile.device.memory_gib * 2**30:
+            return True
+    return False
 
 
 def _merge(target: dict[str, Any], values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Conversations as others write them: lists of chat messages, and transcripts of Human: and Assistant: turns."""
+"""Records as others write them: chat messages, transcripts of Human: and Assistant:, instructions, two responses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_question(row: dict[str, Any]) -> dict[str, Any]:
     What the user says last is the question; an assistant's last word is the answer. Two whole conversations, `chosen`
     and `rejected`, that differ in their last message alone are told apart from what they share.
     """
-    row = _shared_conversation(row)
+    row = _shared_conversation(_from_instruction(_from_two_responses(row)))
     for key in ("question", "messages", "prompt"):
         if turns := messages_of(row.get(key)):
             break
@@ -48,6 +48,26 @@ def with_question(row: dict[str, Any]) -> dict[str, Any]:
     if turns and turns[-1].get("role") == "user":
         row["question"] = turns.pop().get("content")
     return {**row, "history": turns} if turns else row
+
+
+def _from_instruction(row: dict[str, Any]) -> dict[str, Any]:
+    """Alpaca's form: an instruction, perhaps an input to it, and the output."""
+    if "question" in row or not isinstance(row.get("instruction"), str):
+        return row
+    row = dict(row)
+    instruction, given = row.pop("instruction"), row.pop("input", "")
+    if "output" in row:
+        row.setdefault("answer", row.pop("output"))
+    return {**row, "question": f"{instruction}\n\n{given}" if given else instruction}
+
+
+def _from_two_responses(row: dict[str, Any]) -> dict[str, Any]:
+    """PKU-SafeRLHF's form: two responses, and which of them is the better one."""
+    responses = [row.get("response_0"), row.get("response_1")]
+    better = row.get("better_response_id")
+    if None in responses or better not in (0, 1):
+        return row
+    return {**row, "chosen": responses[better], "rejected": responses[1 - better]}
 
 
 def _shared_conversation(row: dict[str, Any]) -> dict[str, Any]:

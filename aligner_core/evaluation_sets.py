@@ -6,6 +6,7 @@ What each is made of is a row of a table; `questions_of` turns the published row
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,3 +124,13 @@ def questions_of(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 def _first(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     return next((str(row[column]) for column in columns if row.get(column)), "")
+
+
+def set_name(source: str) -> str:
+    """What a table calls the questions of a source: the set's own name, else the last name in the source."""
+    if named := parse_set(source):
+        return named[0]
+    path = source.removeprefix("hub:").removeprefix("embedded:")
+    last = path.rpartition("/")[2].partition(":")[0].partition("@")[0]
+    stem = last.rpartition(".")[0] if last.endswith((".jsonl", ".json", ".parquet")) else last
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", stem)

@@ -18,11 +18,13 @@ from aligner_core.engines.protocol import Completion, Engine, Prompt, Sampling
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import digest, read_jsonl, write_jsonl
 from aligner_core.profile import Profile
-from aligner_core.stage_context import StageContext
+from aligner_core.stage_context import SHARDS, StageContext
 
 FAILED = "failed.jsonl"
 HOPELESS = 8  # where so many rows are asked and all fail, the next ones would too
 REASONS = 3
+# Results of some rows, given their indices and those of the rows that come next.
+RowWork = Callable[[Sequence[int], Sequence[int]], list[dict[str, Any]]]
 
 
 def shard_rows(profile: Profile, served: bool = False) -> int:
@@ -40,10 +42,11 @@ class Bulk:
 
     Attributes:
         tokens: generated for these rows, in this process and in those before it.
+        prompt_tokens: read for them, as far as servers say so.
         new_tokens, seconds: generated in this process, and how long its engines took for them.
     """
 
-    def __init__(self, stage: StageContext, texts: Sequence[str], size: int, folder: str = "shards") -> None:
+    def __init__(self, stage: StageContext, texts: Sequence[str], size: int, folder: str = SHARDS) -> None:
         """`texts` say what each row is about."""
         self._stage = stage
         self._folder = stage.folder / folder
@@ -51,6 +54,7 @@ class Bulk:
         self._shards = [order[start : start + size] for start in range(0, len(order), size)]
         self._rows = len(texts)
         self.tokens = 0
+        self.prompt_tokens = 0
         self.new_tokens = 0
         self.seconds = 0.0
 
@@ -86,20 +90,15 @@ class Bulk:
 
         found = [None if row is None else _as_completion(row) for row in self.each(step, keys, work)]
         self.tokens += sum(item.tokens for item in found if item)
+        self.prompt_tokens += sum(item.prompt_tokens for item in found if item)
         return found
 
-    def each(
-        self,
-        step: str,
-        keys: Sequence[str | None],
-        work: Callable[[Sequence[int], Sequence[int]], list[dict[str, Any]]],
-    ) -> list[dict[str, Any] | None]:
+    def each(self, step: str, keys: Sequence[str | None], work: RowWork) -> list[dict[str, Any] | None]:
         """Results of `work` on every row that has a key, kept shard by shard.
 
         Args:
             keys: what a row's result depends on; kept results with another key are not used.
-            work: the results of some rows, given their indices and those of the rows that come next; one with an
-                `error` is kept, and made again next time.
+            work: a result with an `error` is kept, and made again next time.
         """
         folder = self._folder / step
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,6 +159,7 @@ def failures(where: str, errors: Sequence[str], rows: int) -> Problem:
 def generation_facts(bulk: Bulk) -> dict[str, Any]:
     """Token counts and speed, for the manifest."""
     facts: dict[str, Any] = {"generated_tokens": bulk.tokens, "engine_seconds": round(bulk.seconds, 2)}
+    facts |= {"prompt_tokens": bulk.prompt_tokens} if bulk.prompt_tokens else {}
     return facts | ({"tokens_per_second": round(bulk.new_tokens / bulk.seconds, 1)} if bulk.new_tokens else {})
 
 
@@ -191,9 +191,10 @@ def _kept(path: Path, rows: Sequence[int], keys: Sequence[str | None]) -> dict[i
 
 
 def _as_row(completion: Completion) -> dict[str, Any]:
-    row = {"text": completion.text, "tokens": completion.tokens, "finished": completion.finished}
-    return row if completion.error is None else {**row, "error": completion.error}
+    row: dict[str, Any] = {"text": completion.text, "tokens": completion.tokens, "finished": completion.finished}
+    said = {"error": completion.error, "prompt_tokens": completion.prompt_tokens}
+    return row | {name: value for name, value in said.items() if value not in (None, 0)}
 
 
 def _as_completion(row: dict[str, Any]) -> Completion:
-    return Completion(row["text"], row["tokens"], row["finished"], row.get("error"))
+    return Completion(row["text"], row["tokens"], row["finished"], row.get("error"), row.get("prompt_tokens", 0))

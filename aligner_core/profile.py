@@ -18,6 +18,9 @@ class Device(Strict):
     tflops: Annotated[float, Field(gt=0)] = Field(description="dense bf16 matrix rate of one device")
     bandwidth_gb_s: Annotated[float, Field(gt=0)] = Field(description="memory bandwidth of one device")
     count: Count = Field(1, description="devices per node")
+    host_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="host memory of a node, for what zero.offload puts there; null = not checked"
+    )
 
 
 class Zero(Strict):
@@ -65,6 +68,14 @@ class Replacement(Strict):
     sections: dict[str, Any] = Field({}, description="other recipe sections, merged key by key")
 
 
+class Rehearsal(Strict):
+    """How a recipe is tried out on a machine that cannot carry its models: with stand-ins, as distributed as there."""
+
+    replace: Replacement = Field(description="stand-ins for roles and data")
+    processes: Count = Field(1, description="training processes, in place of the profile's")
+    zero: Zero = Field(Zero(), description="sharding, in place of the profile's")
+
+
 class Profile(Strict):
     """Where to run. Only replace, precision and the engine can change results; the rest is free to change."""
 
@@ -91,6 +102,15 @@ class Profile(Strict):
     )
     wandb: bool = Field(False, description="also log to Weights & Biases (offline where there is no network)")
     replace: Replacement = Field(Replacement(), description="stand-ins for roles and data")
+    rehearsal: Rehearsal | None = Field(
+        None, description="in force where a model of the recipe is too large for one device; null = that is an error"
+    )
+
+    def rehearsing(self) -> Profile:
+        """The same place with its rehearsal in force."""
+        assert self.rehearsal is not None
+        changes = {key: getattr(self.rehearsal, key) for key in ("replace", "processes", "zero")}
+        return self.model_copy(update={**changes, "rehearsal": None, "name": f"{self.name} (rehearsal)"})
 
     def for_one_process(self) -> Profile:
         """The same place for a stage that is not distributed."""

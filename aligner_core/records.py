@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from aligner_core.conversations import with_question
 from aligner_core.data_files import read_rows
@@ -29,6 +37,7 @@ def _not_blank(text: str) -> str:
 
 
 Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS), AfterValidator(_not_blank)]
+Confidence = Annotated[float, Field(ge=0, le=1)]
 
 
 class Turn(BaseModel):
@@ -84,11 +93,25 @@ class Correction(Answer):
     corrector: str = "unknown"
 
 
+class Demonstration(Question):
+    """kind demonstration: an answer to imitate."""
+
+    answer: Text
+    confidence: Confidence = 1.0
+
+
+class WeakLabel(Correction):
+    """A correction used as supervision, with the belief that it is better than its answer."""
+
+    confidence: Confidence = 1.0
+
+
 class Pair(Question):
-    """kind pairs: `chosen` is the better answer."""
+    """kind pairs: `chosen` is preferred over `rejected`, with a belief. A rejected text may be blank."""
 
     chosen: Text
     rejected: Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
+    confidence: Confidence = 1.0
 
 
 class Safety(Answer):
@@ -226,7 +249,8 @@ def _problem(where: str, detail: Any) -> Problem:
     if not key:
         return Problem(where, "is not a JSON object", "write one JSON object per line")
     message = detail["msg"].removeprefix("Value error, ")
-    fix = "mend the conversation" if key.startswith("history") else "write text there"
+    fixes = {"history": "mend the conversation", "confidence": "write a number from 0 to 1"}
+    fix = fixes.get(key.partition(".")[0], "write text there")
     return Problem(where, f'field "{key}": {message}', f"{fix}, or remove the record")
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from typing import Any
 from aligner_core.display import Display
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_json, write_json
+from aligner_core.integrity import contents_read, require_intact, write_sealed
 from aligner_core.launch import start_processes
 from aligner_core.profile import Profile
-from aligner_core.progress import read_state
+from aligner_core.progress import State, read_state
 from aligner_core.provenance import git_revision, versions
+from aligner_core.stage_context import SHARDS
 from aligner_core.stage_process import DESCRIPTION, FACTS, PROBLEMS
 from aligner_core.stages import Artifact, Stage, is_finished, stage_folder
 
@@ -31,19 +33,35 @@ class StageError(Exception):
 
 
 def run_stages(run: Path, stages: Sequence[Stage], profile: Profile, display: Display) -> None:
-    """Run what is not finished yet, in order.
+    """Run what is not finished yet, in order; see `run_growing` for what it raises."""
+    run_growing(run, [stages], profile, display)
+
+
+def run_growing(run: Path, graphs: Iterable[Sequence[Stage]], profile: Profile, display: Display) -> None:
+    """Run a graph that grows: the next one, which holds all before it, is asked for when this one has been run.
+
+    So what comes later can depend on results.
 
     Raises:
-        UserError: with the problems that a stage reported, or if another process runs this folder.
+        UserError: with the problems that a stage reported, with every finished stage that is no longer as it was
+            written, or if another process runs this folder.
         StageError: with the end of the stage's log.
     """
     with locked(run):
-        write_json(run / "run.json", describe_run(run, stages))
-        for number, stage in enumerate(stages, 1):
-            if is_finished(run, stage):
-                display.kept(stage.name, number, len(stages))
-            else:
-                _run_stage(run, stage, profile, display, number, len(stages))
+        passed: set[str] = set()
+        for stages in graphs:
+            write_json(run / "run.json", describe_run(run, stages))
+            require_intact(stage_folder(run, stage) for stage in stages if is_finished(run, stage))
+            for number, stage in enumerate(stages, 1):
+                if stage.folder_name in passed:
+                    continue
+                passed.add(stage.folder_name)
+                if is_finished(run, stage):
+                    display.kept(stage.name, number, len(stages))
+                else:
+                    # What a long run reads last may have been touched since it began.
+                    require_intact(stage_folder(run, needed) for needed in stage.needs)
+                    _run_stage(run, stage, profile, display, number, len(stages))
 
 
 def describe_run(run: Path, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -82,9 +100,10 @@ def _run_stage(run: Path, stage: Stage, profile: Profile, display: Display, numb
         display.failed()
         _raise_failure(stage, partial, code)
     seconds = time.time() - started
-    write_json(partial / "manifest.json", _manifest(stage, partial, profile, started, seconds))
-    shutil.rmtree(partial / "shards", ignore_errors=True)
+    display.show(State("recording what was written"))
+    write_sealed(partial, _manifest(stage, partial, profile, started, seconds))
     os.rename(partial, final)
+    shutil.rmtree(final / SHARDS, ignore_errors=True)
     display.finished(seconds)
 
 
@@ -144,9 +163,11 @@ def _raise_failure(stage: Stage, folder: Path, code: int) -> None:
 
 def _manifest(stage: Stage, folder: Path, profile: Profile, started: float, seconds: float) -> dict[str, Any]:
     """Everything needed to know later how a result came about."""
+    inputs = {name: source.identity for name, source in stage.inputs.items()}
     return {
         **_what(stage),
-        "inputs": {name: source.identity for name, source in stage.inputs.items()},
+        "inputs": inputs,
+        "read": contents_read(folder.parent, inputs),
         "profile": profile.name,
         "facts": read_json(folder / FACTS),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

@@ -37,6 +37,11 @@ _HUB = {
     "meta-llama/Llama-2-7b-chat-hf": _shape(32, 4096, 11_008, 32, 32, 128, 32_000),
     "meta-llama/Llama-2-13b-chat-hf": _shape(40, 5120, 13_824, 40, 40, 128, 32_000),
     "meta-llama/Llama-2-70b-chat-hf": _shape(80, 8192, 28_672, 64, 8, 128, 32_000),
+    "PKU-Alignment/alpaca-7b-reproduced": _shape(32, 4096, 11_008, 32, 32, 128, 32_001),
+    "PKU-Alignment/beaver-7b-v1.0": _shape(32, 4096, 11_008, 32, 32, 128, 32_001),
+    "lmsys/vicuna-7b-v1.5": _shape(32, 4096, 11_008, 32, 32, 128, 32_000),
+    "lmsys/vicuna-13b-v1.5": _shape(40, 5120, 13_824, 40, 40, 128, 32_000),
+    "lmsys/vicuna-33b-v1.3": _shape(60, 6656, 17_920, 52, 52, 128, 32_000),
 }
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from aligner_core.files import digest
-from aligner_core.records import Correction, Question, question_key
-
-Record = TypeVar("Record", bound=Question)
+from aligner_core.records import Correction, Record, question_key
 
 
 def held_out_by_question(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:

@@ -15,6 +15,8 @@ from aligner_core.records import Question, read_records
 
 Record = TypeVar("Record", bound=Question)
 
+SHARDS = "shards"  # the folder that a killed generation continues from; taken away when the stage is whole
+
 
 @dataclass(frozen=True)
 class ModelLocation:

@@ -44,6 +44,7 @@ def main(folder: Path) -> int:
         task.run(stage)
     except UserError as error:
         write_json(folder / PROBLEMS, [asdict(problem) for problem in error.problems])
+        write_json(folder / FACTS, stage.facts)  # what it took is known, even so
         return 2
     finally:
         stage.metrics.close()

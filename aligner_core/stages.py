@@ -23,6 +23,8 @@ from aligner_core.work import Light, Work
 if TYPE_CHECKING:
     from aligner_core.stage_context import StageContext
 
+SHOWN = 10  # digits of an identity in folder names
+
 
 class Task(BaseModel, ABC):
     """What a stage does. Fields are the settings that can change its result; raise `version` when the code does."""
@@ -69,6 +71,11 @@ class Stage:
     def output(self, path: str) -> Artifact:
         return Artifact(self, path)
 
+    @property
+    def needs(self) -> list[Stage]:
+        """The stages whose outputs it reads."""
+        return [source.stage for source in self.inputs.values() if isinstance(source, Artifact)]
+
     def place(self, profile: Profile) -> Profile:
         """Where this stage runs: as the profile says, or in one process."""
         return profile if self.task.distributed else profile.for_one_process()
@@ -85,7 +92,7 @@ class Stage:
 
     @property
     def folder_name(self) -> str:
-        return f"{self.name}-{self.identity[:10]}"
+        return f"{self.name}-{self.identity[:SHOWN]}"
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,8 @@ def in_order(targets: Iterable[Stage]) -> list[Stage]:
     def visit(stage: Stage) -> None:
         if stage.folder_name in ordered:
             return
-        for source in stage.inputs.values():
-            if isinstance(source, Artifact):
-                visit(source.stage)
+        for needed in stage.needs:
+            visit(needed)
         ordered[stage.folder_name] = stage
 
     for target in targets:

@@ -98,7 +98,8 @@ def flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 def _means(runs: dict[str, RunData]) -> str:
     from aligner_core.statistics import mean
-    from analysis.results import NOUNS, run_bootstrap
+    from analysis.comparisons import run_bootstrap
+    from analysis.results import NOUNS
     from analysis.run_data import AXES
 
     systems = list(dict.fromkeys(system for run in runs.values() for system in run.systems))
@@ -136,7 +137,8 @@ def paired_difference(
 ) -> tuple[str, str]:
     """The difference (other - first) of a system's mean score over the seeds, with interval, and its p."""
     from aligner_core.statistics import difference, permutation_test
-    from analysis.results import run_bootstrap, short_p
+    from analysis.comparisons import run_bootstrap
+    from analysis.results import short_p
 
     means = [
         run.rows(system).groupby("id")[axis].mean().loc[list(questions)].to_numpy()[None] for run in (other, first)

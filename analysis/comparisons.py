@@ -1,82 +1,125 @@
-"""Which systems a report compares, what they are, and which published comparison each corresponds to."""
+"""Which systems of a run are compared, and what comes out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
-# first, second: omega is the first's.
-WEAK_TO_STRONG = (
-    ("aligned", "upstream"),
-    ("student", "upstream"),
-    ("student", "floor"),
-    ("student", "aligned"),
-    ("ceiling", "student"),
-    ("ceiling", "floor"),
-    ("student_more", "student"),
-    ("student_more", "upstream"),
+import numpy as np
+from numpy.typing import NDArray
+
+from aligner_core.statistics import (
+    Interval,
+    bootstrap,
+    count,
+    detectable_omega,
+    difference,
+    length_controlled_omega,
+    omega_of_mean,
+    outcomes,
+    permutation_test,
 )
-COMPARED = "by_"  # a further corrector's system: the upstream's answers corrected by it
-MEANINGS = {
-    "upstream": "the strong model as it came",
-    "aligned": "its answers corrected by the Aligner",
-    "floor": "the weak model trained on the ground truth of W",
-    "student": "the strong model trained on weak labels",
-    "student_more": "the student with weak labels for the further questions too",
-    "ceiling": "the strong model trained on the ground truth of S",
-}
-# The letters under which the source compares them.
-LETTERS = {"upstream": "A", "aligned": "B", "student": "C"}
-ARM = "aligned_"  # begins the names of further Aligners' corrections
-PUBLISHED_METHODS = {"sft": "SFT", "dpo": "DPO", "ppo": "RLHF"}
-
-
-def is_ida(systems: Sequence[str]) -> bool:
-    """Rounds of IDA name their systems by letters, A first."""
-    return "A" in systems
+from analysis.run_data import RunData
+from analysis.systems import ALIGNED, OF, UPSTREAM, is_ida, is_main_table, letters, students, system_of
 
 
 def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs to compare: by name for weak-to-strong; for IDA's letters, those of the source's table.
+    """The pairs to compare, each once; omega is the first's."""
+    if is_ida(systems):
+        return _of_rounds(letters(systems))
+    if is_main_table(systems):
+        return [pair for name in _cells(systems) for pair in _of_corrections(systems, name)]
+    taught = students(systems)
+    found = _of_corrections(systems)
+    found += [(name, other) for name in taught for other in (UPSTREAM, "floor", ALIGNED)]
+    found += [(name, taught[0]) for name in taught[1:]]
+    found += [("ceiling", name) for name in taught]
+    found += [("ceiling", "floor"), ("floor", UPSTREAM), ("ceiling", UPSTREAM)]
+    return [pair for pair in found if set(pair) <= set(systems)]
 
-    For A, B, C, D, ...: each with the one before it (B-A, C-B, D-C), and each with the one two before (C-A, D-B).
-    """
-    if not is_ida(systems):
-        arms = [pair for arm in systems if arm.startswith(ARM) for pair in ((arm, "upstream"), (arm, "aligned"))]
-        compared = [(system, "upstream") for system in systems if system.startswith(COMPARED)]
-        return [pair for pair in WEAK_TO_STRONG if set(pair) <= set(systems)] + arms + compared
-    letters = sorted(systems)
-    return [(second, first) for first, second in pairwise(letters)] + [
-        (second, first) for first, second in zip(letters, letters[2:], strict=False)
-    ]
+
+def _of_rounds(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Those of the source's table: each with the one before it (B-A, C-B), and with the one two before (C-A, D-B)."""
+    found = [(second, first) for first, second in pairwise(names)]
+    return found + [(second, first) for first, second in zip(names, names[2:], strict=False)]
+
+
+def _cells(systems: Sequence[str]) -> list[str]:
+    """The upstreams of a main table."""
+    return list(dict.fromkeys(system_of(name).of for name in systems))
+
+
+def _of_corrections(systems: Sequence[str], of: str = "") -> list[tuple[str, str]]:
+    """All corrections against the upstream, and those of arms against the Aligner's own."""
+    corrected = [name for name in systems if system_of(name).part == "corrected" and system_of(name).of == of]
+    own = ALIGNED + OF + of if of else ALIGNED
+    found = [(name, system_of(name).reference) for name in corrected]
+    return found + [(name, own) for name in corrected if system_of(name).base.startswith("aligned_")]
 
 
 def steps(systems: Sequence[str]) -> list[tuple[int, str, str, str]]:
     """What IDA's rounds do: (round, "amplify" or "distil", system before, system after), in order."""
-    letters = sorted(systems)
+    names = letters(systems)
     found = []
-    for index in range(0, len(letters), 2):
+    for index in range(0, len(names), 2):
         number = index // 2 + 1
-        found += [(number, "amplify", letters[index], after) for after in letters[index + 1 : index + 2]]
-        found += [(number, "distil", letters[index], after) for after in letters[index + 2 : index + 3]]
+        found += [(number, "amplify", names[index], after) for after in names[index + 1 : index + 2]]
+        found += [(number, "distil", names[index], after) for after in names[index + 2 : index + 3]]
     return found
-
-
-def meaning(system: str) -> str:
-    """What a system's name stands for, in words."""
-    if system in MEANINGS:
-        return MEANINGS[system]
-    if system.startswith(ARM):
-        return f"the upstream's answers corrected by the Aligner of the arm {system.removeprefix(ARM)}"
-    if system.startswith(COMPARED):
-        return f"the upstream's answers corrected by {system.removeprefix(COMPARED)}"
-    number, corrected = divmod(ord(system) - ord("A"), 2)
-    model = "the upstream" if number == 0 else f"the model after round {number}"
-    return f"{model}, its answers corrected by the Aligner" if corrected else model
 
 
 def redistributions(systems: Sequence[str]) -> list[tuple[str, str]]:
     """Before and after, for the figures of how scores move; the first is what the examples show."""
     if is_ida(systems):
-        return list(dict.fromkeys([("A", "B"), ("A", sorted(systems)[-2])]))
-    return [pair for pair in (("upstream", "aligned"), ("upstream", "student")) if set(pair) <= set(systems)]
+        return list(dict.fromkeys([("A", "B"), ("A", letters(systems)[::2][-1])]))
+    if is_main_table(systems):
+        return [(UPSTREAM + OF + of, ALIGNED + OF + of) for of in _cells(systems)]
+    after = [ALIGNED, *students(systems)]
+    return [(UPSTREAM, name) for name in after if name in systems]
+
+
+def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
+    """Win, tie and lose counts of `first`, omega, and the paired difference of scores."""
+    ours, theirs = run.matrix(first, axis), run.matrix(second, axis)
+    identical = run.matrix(first, "text") == run.matrix(second, "text")
+    outcome = outcomes_of(run, first, second, axis)
+    interval, settings = run_bootstrap(run), run.recipe["evaluation"]
+    omega = interval(omega_of_mean, outcome)
+    lengths = run.matrix(first, "words"), run.matrix(second, "words")
+    counts = count(outcome)
+    return {
+        "a": first,
+        "b": second,
+        "axis": axis,
+        **asdict(counts),
+        "unparsed": 0,
+        "omega": omega.value,
+        "low": omega.low,
+        "high": omega.high,
+        "p": permutation_test(outcome, np.zeros_like(outcome), settings["resamples"]),
+        "length_controlled": asdict(
+            length_controlled_omega(outcome, *lengths, settings["resamples"], settings["confidence"])
+        ),
+        "detectable": detectable_omega(len(run.questions), counts.tie / outcome.size),
+        "difference": asdict(interval(difference, ours, theirs)),
+        "identical_share": float(identical.mean()),
+        "words": [float(words.mean()) for words in lengths],
+        "refusals": [float(run.matrix(system, "refusal").mean()) for system in (first, second)],
+    }
+
+
+def outcomes_of(run: RunData, first: str, second: str, axis: str) -> NDArray[np.float64]:
+    """(seeds, questions): win, tie or loss of `first`. Ties go by the spread of the upstream's scores."""
+    identical = run.matrix(first, "text") == run.matrix(second, "text")
+    reference = system_of(first).reference if system_of(first).reference in run.systems else run.systems[0]
+    margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(reference, axis).std())
+    return outcomes(run.matrix(first, axis), run.matrix(second, axis), margin, identical)
+
+
+def run_bootstrap(run: RunData) -> partial[Interval]:
+    """The bootstrap with the resamples and the confidence of a run's recipe."""
+    settings = run.recipe["evaluation"]
+    return partial(bootstrap, resamples=settings["resamples"], confidence=settings["confidence"])

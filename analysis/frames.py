@@ -11,15 +11,17 @@ import pandas as pd
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_jsonl
 from analysis import published
-from analysis.comparisons import is_ida, redistributions
-from analysis.results import compare
+from analysis.comparisons import compare, redistributions
 from analysis.run_data import AXES, RunData
+from analysis.systems import system_of
+
+BARS = ("corrected", "student", "ceiling", "floor", "other")  # from top to bottom
 
 
 def redistribution_frame(run: RunData) -> pd.DataFrame:
     """Scores before and after, one panel per pair of systems: panel, state, helpful, harmless."""
     parts = [
-        run.rows(system)[list(AXES)].assign(panel=f"{before} → {after}", state=state)
+        run.rows(system)[list(AXES)].assign(panel=system_of(after).of or f"{before} → {after}", state=state)
         for before, after in redistributions(run.systems)
         for system, state in ((before, "before"), (after, "after"))
     ]
@@ -28,6 +30,8 @@ def redistribution_frame(run: RunData) -> pd.DataFrame:
 
 def scored_files_frame(files: Mapping[str, Path]) -> pd.DataFrame:
     """The same from files of scored answers, e.g. of the training set or of one upstream each, by their panel's name.
+
+    The files' own columns (id, text, ...) stay.
 
     Raises:
         UserError: with every file that does not hold the scores of two systems, before and after.
@@ -41,7 +45,7 @@ def scored_files_frame(files: Mapping[str, Path]) -> pd.DataFrame:
             problems.append(Problem(str(path), what, "give a file with those of two, the one before correction first"))
             continue
         state = rows["system"].map(dict(zip(systems, ("before", "after"), strict=True)))
-        parts.append(rows[list(AXES)].assign(panel=panel, state=state))
+        parts.append(rows.assign(panel=panel, state=state))
     if problems:
         raise UserError(problems)
     return pd.concat(parts, ignore_index=True)
@@ -49,7 +53,7 @@ def scored_files_frame(files: Mapping[str, Path]) -> pd.DataFrame:
 
 def checkpoint_frame(run: RunData) -> pd.DataFrame:
     """Scores of a run's models one after the other, without corrected answers: checkpoint, helpful, harmless."""
-    names = sorted(run.systems)[::2] if is_ida(run.systems) else [name for name in run.systems if name != "aligned"]
+    names = [name for name in run.systems if system_of(name).part != "corrected"]
     return pd.concat([run.rows(name)[list(AXES)].assign(checkpoint=name) for name in names], ignore_index=True)
 
 
@@ -59,12 +63,12 @@ def position_frame(numbers: dict[str, Any]) -> pd.DataFrame:
 
 
 def weak_to_strong_frame(numbers: dict[str, Any]) -> pd.DataFrame:
-    """A report's comparisons with the upstream above the published students: label, ours, helpful, harmless, ..."""
+    """A report's comparisons with the upstream above the published students: label, part, helpful, harmless, ..."""
     ours = pd.DataFrame(numbers["comparisons"])
     ours = ours[ours["b"] == "upstream"]
     rows = []
-    for name, both in ours.groupby("a", sort=False):
-        row: dict[str, Any] = {"label": f"{numbers['name']}: {name}", "ours": True}
+    for name, both in sorted(ours.groupby("a", sort=False), key=lambda group: BARS.index(system_of(group[0]).part)):
+        row: dict[str, Any] = {"label": f"{numbers['name']}: {name}", "part": system_of(name).part}
         for item in both.to_dict("records"):
             axis = item["axis"]
             row |= {axis: item["omega"], f"{axis}_low": item["low"], f"{axis}_high": item["high"]}
@@ -73,12 +77,12 @@ def weak_to_strong_frame(numbers: dict[str, Any]) -> pd.DataFrame:
 
 
 def published_students() -> pd.DataFrame:
-    """The published weak-to-strong table as bars: label, ours (False), helpful, harmless."""
+    """The published weak-to-strong table as bars: label, part, helpful, harmless."""
     table = published.load("weak_to_strong")
     return pd.DataFrame(
         {
             "label": table["student"] + ", " + table["method"],
-            "ours": False,
+            "part": "published",
             "helpful": table["average_helpful"],
             "harmless": table["average_harmless"],
         }

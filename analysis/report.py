@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligner_core.errors import UserError
-from aligner_core.files import digest, read_json, write_json, write_text
+from aligner_core.files import digest, file_digest, read_json, write_json, write_text
+from analysis.judged import files
 
 if TYPE_CHECKING:
     from analysis.run_data import RunData
 
-VERSION = 3
+VERSION = 5
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -42,12 +43,17 @@ def write_report(folder: Path) -> None:
         return
     run = load_run(folder)
 
-    from analysis.comparisons import is_ida, redistributions, steps
+    from analysis.comparisons import redistributions, steps
     from analysis.figures.of_run import figures_of_run
     from analysis.figures.style import save
     from analysis.results import examples, results
+    from analysis.rounds import monitors, stopped, warnings
+    from analysis.systems import is_ida, is_main_table
 
     numbers = {**results(run), "identity": identity}
+    if is_ida(run.systems):
+        numbers["rounds"] = monitors(run)
+        numbers["words"] += [*warnings(numbers["rounds"]), *stopped(run)]
     (folder / "figures").mkdir(exist_ok=True)
     figures = [(drawn, save(drawn.figure, folder / "figures" / drawn.stem)) for drawn in figures_of_run(run, numbers)]
     shown = {
@@ -63,19 +69,21 @@ def write_report(folder: Path) -> None:
         "beside": beside_published(numbers),
         "steps": steps(run.systems) if is_ida(run.systems) else [],
     }
-    page = "ida" if is_ida(run.systems) else "weak_to_strong"
+    page = "ida" if is_ida(run.systems) else "main_table" if is_main_table(run.systems) else "weak_to_strong"
     write_text(folder / "report.md", _render("report.md.j2", **shown))
     write_text(folder / "report.html", _render(f"{page}.html.j2", **shown))
     write_json(folder / "report.json", numbers)
 
 
 def report_identity(folder: Path) -> str | None:
-    """Changes with the stages, the statistics' settings, and this code's version."""
+    """Changes with the stages, what judges said, the statistics' settings, and this code's version."""
     if not (folder / "run.json").is_file():
         return None
     stages = [stage["identity"] for stage in read_json(folder / "run.json")["stages"]]
     recipe = read_json(folder / "recipe.json")
-    return digest([VERSION, stages, recipe["evaluation"], recipe["name"], recipe["description"]])
+    rounds = read_json(folder / "rounds.json") if (folder / "rounds.json").is_file() else None
+    judged = [file_digest(path) for path in files(folder)]
+    return digest([VERSION, stages, judged, recipe["evaluation"], recipe["name"], recipe["description"], rounds])
 
 
 def tables(run: RunData) -> dict[str, Any]:
@@ -153,8 +161,27 @@ def _render(template: str, **values: Any) -> str:
     )  # fmt: skip
     environment.filters["interval"] = lambda item: f"{item['value']:.2f} [{item['low']:.2f}, {item['high']:.2f}]"
     environment.filters["duration"] = duration
+    environment.filters["both_scorers"] = both_scorers
     environment.filters["short_p"] = short_p
+    environment.filters["agreement"] = agreement
+    environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
+    environment.filters["omega"] = lambda row: f"{row['omega']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
     return environment.get_template(template).render(**values)
+
+
+def both_scorers(row: dict[str, Any]) -> str:
+    """Omega by the held-out and by the training-time scorer, and how often they disagree."""
+    disagreement = row["disagreement"]
+    apart = "–" if disagreement is None else f"{100 * disagreement:.0f} %"
+    return f"{row['held_out']['value']:+.1f} / {row['training']['value']:+.1f}, disagree {apart}"
+
+
+def agreement(found: dict[str, Any] | None) -> str:
+    """How often two sources of verdicts say the same, and beyond chance."""
+    if not found or not found["pairs"]:
+        return "–"
+    kappa = f", kappa {found['kappa']['value']:.2f}" if found["kappa"]["value"] is not None else ""
+    return f"{100 * found['share']['value']:.0f} % of {found['pairs']:,}{kappa}"
 
 
 def duration(seconds: float) -> str:

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from aligner_core.statistics import (
-    Interval,
-    bootstrap,
-    count,
-    detectable_omega,
-    difference,
-    length_controlled_omega,
-    mean,
-    omega_of_mean,
-    outcomes,
-    permutation_test,
-    pgr,
-)
+from aligner_core.statistics import difference, mean, pgr
 from analysis import published
-from analysis.comparisons import LETTERS, PUBLISHED_METHODS, meaning, pairs, redistributions
+from analysis.comparisons import compare, pairs, redistributions, run_bootstrap
 from analysis.differences import copies_and_lengths, kept_share, word_differences
+from analysis.judged import judged_comparisons
+from analysis.main_table import main_table
 from analysis.run_data import AXES, RunData
+from analysis.systems import METHODS, Method, System, students, system_of, systems_of
 
 SCHEMA = "w2s/report/1"
 NOUNS = {"helpful": "helpfulness", "harmless": "harmlessness", "similarity": "similarity to the reference"}
@@ -37,8 +27,8 @@ def results(run: RunData) -> dict[str, Any]:
     adjusted = false_discovery_control([comparison["p"] for comparison in comparisons])
     for comparison, value in zip(comparisons, adjusted, strict=True):
         comparison["p_adjusted"] = float(value)
-    gap_axes = [*AXES, "similarity"] if _has_similarity(run) else AXES
-    recovered = [recovered_gap(run, axis) for axis in gap_axes] if "ceiling" in run.systems else []
+    recovered = recovered_gaps(run)
+    judged = judged_comparisons(run.folder)
     return {
         "schema": SCHEMA,
         "name": run.name,
@@ -47,9 +37,15 @@ def results(run: RunData) -> dict[str, Any]:
         "systems": [describe_system(run, system) for system in run.systems],
         "comparisons": comparisons,
         "pgr": recovered,
+        "main_table": main_table(run),
+        "judged": judged,
         "corrections": corrections(run),
         "published": [row for pair in pairs(run.systems) for row in published_rows(run, *pair)],
-        "words": [in_words(comparison) for comparison in comparisons] + [gap_in_words(gap) for gap in recovered],
+        "words": [
+            *map(in_words, comparisons),
+            *dict.fromkeys(map(gap_in_words, recovered)),
+            *(f"By a judge, {line}" for row in judged for line in row.get("words", ())[:1]),
+        ],
         "stages": [
             {"name": name, "identity": manifest["identity"], "facts": manifest["facts"]}
             for name, manifest in run.manifests.items()
@@ -61,52 +57,36 @@ def describe_system(run: RunData, system: str) -> dict[str, Any]:
     """Means with intervals on both axes, similarity to the reference beside them, length, and cut answers."""
     interval = run_bootstrap(run)
     rows = run.rows(system)
-    described: dict[str, Any] = {"system": system, "meaning": meaning(system)}
+    what = systems_of(run.systems, run.recipe)[system]
+    described: dict[str, Any] = {"system": system, "part": what.part, "meaning": what.meaning}
     for axis in [*AXES, "similarity"] if _has_similarity(run) else AXES:
         described[axis] = asdict(interval(mean, run.matrix(system, axis)))
     described["safe_share"] = float((rows["harmless"] > 0).mean())
+    described["refusal_share"] = float(rows["refusal"].mean())
+    if what.reference in run.systems:
+        same = run.matrix(system, "text") == run.matrix(what.reference, "text")
+        described["copy_share"] = float(same.mean()) if what.part != "upstream" else None
     described["mean_words"] = float(rows["words"].mean())
     described["unfinished_share"] = float(1 - rows["finished"].mean())
     return described
 
 
-def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
-    """Win, tie and lose counts of `first`, omega, and the paired difference of scores."""
-    ours, theirs = run.matrix(first, axis), run.matrix(second, axis)
-    identical = run.matrix(first, "text") == run.matrix(second, "text")
-    margin = run.recipe["evaluation"]["tie_margin"] * float(run.matrix(run.systems[0], axis).std())
-    outcome = outcomes(ours, theirs, margin, identical)
-    interval, settings = run_bootstrap(run), run.recipe["evaluation"]
-    omega = interval(omega_of_mean, outcome)
-    lengths = run.matrix(first, "words"), run.matrix(second, "words")
-    counts = count(outcome)
-    return {
-        "a": first,
-        "b": second,
-        "axis": axis,
-        **asdict(counts),
-        "unparsed": 0,
-        "omega": omega.value,
-        "low": omega.low,
-        "high": omega.high,
-        "p": permutation_test(outcome, np.zeros_like(outcome), settings["resamples"]),
-        "length_controlled": asdict(
-            length_controlled_omega(outcome, *lengths, settings["resamples"], settings["confidence"])
-        ),
-        "detectable": detectable_omega(len(run.questions), counts.tie / outcome.size),
-        "difference": asdict(interval(difference, ours, theirs)),
-        "identical_share": float(identical.mean()),
-    }
+def recovered_gaps(run: RunData) -> list[dict[str, Any]]:
+    """PGR of every student on every axis, where there is a gap to recover."""
+    if not {"floor", "ceiling"} <= set(run.systems):
+        return []
+    axes = [*AXES, "similarity"] if _has_similarity(run) else AXES
+    return [recovered_gap(run, name, axis) for name in students(run.systems) for axis in axes]
 
 
-def recovered_gap(run: RunData, axis: str) -> dict[str, Any]:
-    """PGR and the gap it divides by; PGR is None where the gap is not above 0 beyond its interval."""
-    floor, student, ceiling = (run.matrix(name, axis) for name in ("floor", "student", "ceiling"))
+def recovered_gap(run: RunData, name: str, axis: str) -> dict[str, Any]:
+    """A student's PGR and the gap it divides by; PGR is None where the gap is not above 0 beyond its interval."""
+    floor, student, ceiling = (run.matrix(system, axis) for system in ("floor", name, "ceiling"))
     interval = run_bootstrap(run)
     gap = interval(difference, ceiling, floor)
     # Without a gap there is nothing to recover, and the ratio of two noises would look like a result.
     recovered = asdict(interval(pgr, floor, student, ceiling)) if gap.low > 0 else None
-    return {"axis": axis, "gap": asdict(gap), "pgr": recovered}
+    return {"student": name, "axis": axis, "gap": asdict(gap), "pgr": recovered}
 
 
 def corrections(run: RunData) -> dict[str, Any]:
@@ -117,14 +97,12 @@ def corrections(run: RunData) -> dict[str, Any]:
 
 def published_rows(run: RunData, first: str, second: str) -> list[dict[str, Any]]:
     """What the source published for the same comparison, by the same method of distillation."""
-    letters = LETTERS.get(first, first), LETTERS.get(second, second)
-    student = run.recipe["student"] or {}
-    method = PUBLISHED_METHODS.get(student.get("method", ""))
+    ours = system_of(first), system_of(second)
     table = published.load("ida_averages")
     rows = table[
-        (table["first"] == letters[0])
-        & (table["second"] == letters[1])
-        & (table["method"].isna() | (table["method"] == method))
+        (table["first"] == ours[0].letter)
+        & (table["second"] == ours[1].letter)
+        & (table["method"].isna() | (table["method"] == METHODS[_method(run, *ours)]))
     ]
     return [
         {"a": first, "b": second, "model": f"{row.model}, {row.aligner}", "helpful": float(row.helpful),
@@ -133,15 +111,16 @@ def published_rows(run: RunData, first: str, second: str) -> list[dict[str, Any]
     ]  # fmt: skip
 
 
+def _method(run: RunData, *compared: System) -> Method:
+    """By which the student among these was trained; the recipe's first method for a round's."""
+    named = [system.method for system in compared if system.method]
+    methods: list[Method] = (run.recipe["student"] or {}).get("methods", ["sft"])
+    return named[0] if named else methods[0]
+
+
 def short_p(p: float) -> str:
     """A p value to three places; below that, only that it is."""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
-
-def run_bootstrap(run: RunData) -> partial[Interval]:
-    """The bootstrap with the resamples and the confidence of a run's recipe."""
-    settings = run.recipe["evaluation"]
-    return partial(bootstrap, resamples=settings["resamples"], confidence=settings["confidence"])
 
 
 def in_words(comparison: dict[str, Any]) -> str:
@@ -159,7 +138,7 @@ def gap_in_words(gap: dict[str, Any]) -> str:
     noun, size, share = NOUNS[gap["axis"]], gap["gap"], gap["pgr"]
     if size["low"] > 0:
         amount = f"{share['value']:.2f} [{share['low']:.2f}, {share['high']:.2f}]"
-        return f"The student recovers {amount} of the gap in {noun}."
+        return f"The {gap['student']} recovers {amount} of the gap in {noun}."
     return (
         f"The ceiling is not above the floor in {noun} beyond its interval "
         f"(gap {size['value']:+.2f} [{size['low']:+.2f}, {size['high']:+.2f}]), so PGR says nothing there."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from numpy.typing import NDArray
 
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_json, read_jsonl
+from aligner_core.refusals import is_refusal
 
 AXES = ("helpful", "harmless")
+ITERATIONS = "iterations.jsonl"
+BY_TRAINING_SCORER = re.compile(r"round\d+-scores-by-w-s(\d+)")
+SCORES = re.compile(r"scores-(?:.*-)?s(\d+)")  # a main table has such a stage for each of its cells
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class RunData:
     """`manifests` maps a stage's name to its manifest, `folders` to its folder.
 
     `scores` has one row per system, seed and question, in this order, so that a system's columns are matrices;
-    `words` is the text's length.
+    `words` is the text's length, `refusal` whether it declines.
     """
 
     folder: Path
@@ -43,6 +48,15 @@ class RunData:
     def questions(self) -> list[str]:
         """Ids of the questions, in the order of the matrices' columns."""
         return [str(name) for name in self.matrix(self.systems[0], "id")[0]]
+
+    @property
+    def sets(self) -> list[str]:
+        """The evaluation sets of a main table, in the recipe's order; else none."""
+        return list(dict.fromkeys(self.scores["set"])) if "set" in self.scores else []
+
+    def of_set(self, name: str) -> RunData:
+        """The same run on the questions of one set alone."""
+        return replace(self, scores=self.scores[self.scores["set"] == name])
 
     def rows(self, system: str) -> pd.DataFrame:
         """One system's rows, by seed and question."""
@@ -68,20 +82,34 @@ def load_run(folder: Path) -> RunData:
     if missing:
         raise UserError(Problem(str(folder), f"is not finished: {', '.join(missing)}", "run its recipe again"))
     folders = {entry["name"]: folder / entry["folder"] for entry in entries}
+    scores = _scores(folder, folders, SCORES)
+    manifests = {name: read_json(path / "manifest.json") for name, path in folders.items()}
+    systems = list(dict.fromkeys(scores["system"]))
+    return RunData(folder, read_json(folder / "recipe.json"), manifests, folders, systems, scores)
+
+
+def by_training_scorer(run: RunData) -> RunData | None:
+    """The same run with the scores of the scorer that its training could see; None if it has none."""
+    if not any(BY_TRAINING_SCORER.fullmatch(name) for name in run.folders):
+        return None
+    return replace(run, scores=_scores(run.folder, run.folders, BY_TRAINING_SCORER))
+
+
+def _scores(folder: Path, folders: dict[str, Path], stages: re.Pattern[str]) -> pd.DataFrame:
+    """The scores of all stages whose name fits, by system (in the order of the stages), seed and question."""
     frames = [
-        pd.DataFrame(read_jsonl(path / "scores.jsonl")).assign(seed=int(name.removeprefix("scores-s")))
+        pd.DataFrame(read_jsonl(path / "scores.jsonl")).assign(seed=int(found[1]))
         for name, path in folders.items()
-        if name.startswith("scores-s")
+        if (found := stages.fullmatch(name))
     ]
     scores = pd.concat(frames, ignore_index=True)
     systems = list(dict.fromkeys(scores["system"]))
     _check_complete(folder, scores)
     position = scores["system"].map({system: index for index, system in enumerate(systems)})
     words = scores["text"].str.count(r"\S+")
-    ordered = scores.assign(position=position, words=words).sort_values(["position", "seed", "id"], ignore_index=True)
-    manifests = {name: read_json(path / "manifest.json") for name, path in folders.items()}
-    recipe = read_json(folder / "recipe.json")
-    return RunData(folder, recipe, manifests, folders, systems, ordered.drop(columns="position"))
+    refusal = scores["text"].map(is_refusal)
+    ordered = scores.assign(position=position, words=words, refusal=refusal)
+    return ordered.sort_values(["position", "seed", "id"], ignore_index=True).drop(columns="position")
 
 
 def _check_complete(folder: Path, scores: pd.DataFrame) -> None:
@@ -99,3 +127,19 @@ def training_metrics(run: RunData) -> pd.DataFrame:
         if (path / "metrics.jsonl").is_file() and (rows := read_jsonl(path / "metrics.jsonl"))
     ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["stage", "step", "loss"])
+
+
+def preference_metrics(run: RunData) -> pd.DataFrame:
+    """Those of trainings on pairs alone, whose metrics tell how often the preferred text is the likelier one."""
+    metrics = training_metrics(run)
+    return metrics.dropna(subset="accuracy") if "accuracy" in metrics else metrics.iloc[:0]
+
+
+def policy_iterations(run: RunData) -> pd.DataFrame:
+    """What PPO told of its iterations: one row per stage and iteration."""
+    frames = [
+        pd.DataFrame(read_jsonl(path / ITERATIONS)).assign(stage=name)
+        for name, path in run.folders.items()
+        if (path / ITERATIONS).is_file()
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["stage", "iteration"])

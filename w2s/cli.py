@@ -12,10 +12,13 @@ import click
 from aligner_core.command import ErrorGroup, add_experiment_commands
 from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
 from aligner_core.errors import Problem, UserError
+from aligner_core.lineage_command import add_lineage_command
 from aligner_core.recipe import Recipe
 from w2s.correct import correct
+from w2s.data_annotation import annotate
 from w2s.data_cleaning import dedup, leakage
 from w2s.data_commands import data
+from w2s.data_sampling import sample
 from w2s.judge import judge
 from w2s.pipeline import build
 from w2s.score import score
@@ -28,6 +31,7 @@ def main() -> None:
 
 
 add_experiment_commands(main, build, Recipe)
+add_lineage_command(main, build, Recipe)
 main.add_command(correct)
 main.add_command(serve)
 main.add_command(data)
@@ -35,6 +39,8 @@ main.add_command(judge)
 main.add_command(score)
 data.add_command(dedup)
 data.add_command(leakage)
+data.add_command(sample)
+data.add_command(annotate)
 
 
 @main.command()

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,16 @@ from pydantic import TypeAdapter, ValidationError
 from aligner_core.configuration import load_profile
 from aligner_core.correctors.parts import Slot, bare, describe, slots
 from aligner_core.data_sources import data_source
-from aligner_core.display import open_display
 from aligner_core.edits import edit_facts
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import open_atomic, read_json, read_jsonl, write_text
 from aligner_core.generation import FAILED
 from aligner_core.profile import Profile
 from aligner_core.recipe import Corrector, Generation, Role
-from aligner_core.runner import run_stages
-from aligner_core.stages import Source, Stage, stage_folder
+from aligner_core.stages import Source, Stage
 from aligner_core.tasks.generate import CORRECTIONS, CorrectAnswers
+from w2s.file_run import STANDARD, rows_in, run_each, run_folder, write_list
 from w2s.pipeline import model_source
-
-STANDARD = "-"  # standard input or output
 
 
 @click.command()
@@ -61,13 +56,10 @@ def correct(
             source = str(run / "input.jsonl")
             write_text(Path(source), sys.stdin.read())
         stage = correction_stage(settings, source, place, generation, seed)
-        folder = stage_folder(run, stage)
-        try:
-            run_stages(run, [stage], place, open_display(sys.stderr))
-        except UserError:
-            _deliver(folder.with_name(folder.name + ".partial"), target)
-            raise
+        [folder], problems = run_each(run, [stage], place)
         _deliver(folder, target)
+        if problems:
+            raise UserError(problems)
 
 
 def read_corrector(text: str) -> Corrector:
@@ -131,34 +123,17 @@ def _source(slot: Slot) -> Source:
     raise UserError(Problem(slot.name, f"names no {key}", f"outside a recipe, say which {key} it uses"))
 
 
-@contextmanager
-def run_folder(target: str) -> Iterator[Path]:
-    """The folder of the run: beside the output, or one for this time only."""
-    if target == STANDARD:
-        with tempfile.TemporaryDirectory(prefix="w2s-") as folder:
-            yield Path(folder)
-        return
-    run = Path(f"{target}.run")
-    if Path(target).exists() and not run.is_dir():
-        raise UserError(Problem(target, "exists already", "name another file, or remove it"))
-    yield run
-
-
 def _deliver(folder: Path, target: str) -> None:
     """Hand over the corrections that there are, list the rows that failed, and tell how much was changed."""
     if not (folder / CORRECTIONS).is_file():
         return
-    rows = read_jsonl(folder / CORRECTIONS)
-    failed = read_jsonl(folder / FAILED) if (folder / FAILED).is_file() else []
+    rows, failed = read_jsonl(folder / CORRECTIONS), rows_in(folder / FAILED)
     if target == STANDARD:
         sys.stdout.write((folder / CORRECTIONS).read_text(encoding="utf-8"))
     else:
         with (folder / CORRECTIONS).open(encoding="utf-8") as stream, open_atomic(Path(target)) as output:
             shutil.copyfileobj(stream, output)
-        list_of_failed = Path(f"{target}.failed.jsonl")
-        list_of_failed.unlink(missing_ok=True)
-        if failed:
-            shutil.copyfile(folder / FAILED, list_of_failed)
+        write_list(Path(target), ".failed.jsonl", failed)
     manifest = folder / "manifest.json"
     click.echo(summary(rows, len(failed), read_json(manifest)["facts"] if manifest.is_file() else {}), err=True)
 

@@ -17,7 +17,7 @@ from aligner_core.errors import Problem, UserError
 from aligner_core.progress import State
 from aligner_core.recipe import Leakage
 from aligner_core.records import Question, shortened
-from aligner_core.sifting import Sieve, beside, sift
+from aligner_core.sifting import Sieve, sift
 from w2s.data_commands import renames
 
 GATE = Leakage()
@@ -98,7 +98,8 @@ def leakage(
 
 def _sift(step: str, source: str, output: Path, columns: tuple[str, ...], as_json: bool, sieve: Sieve) -> None:
     """Run a sieve over a source, with progress, and tell what became of the records."""
-    from aligner_core.data_flow import render_flow, write_flow
+    from aligner_core.data_flow import write_flow
+    from w2s.data_tables import outcome_text
 
     if output.suffix != ".jsonl":
         raise UserError(Problem(f"-o {output}", "is not a .jsonl file", "name a JSON Lines file"))
@@ -114,8 +115,7 @@ def _sift(step: str, source: str, output: Path, columns: tuple[str, ...], as_jso
     if as_json:
         click.echo(json.dumps(counts))
         return
-    click.echo(render_flow(steps))
-    click.echo(f"kept: {output}\ndropped, with reasons: {beside(output, 'dropped')}")
+    click.echo(outcome_text(steps, output))
 
 
 def _with_progress(step: str, total: int, run: Callable[[Callable[[int], None]], dict[str, Any]]) -> dict[str, Any]:

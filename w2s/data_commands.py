@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +29,7 @@ TEMPLATE = AlignerSection().template
 
 @click.group()
 def data() -> None:
-    """Check, describe and clean data sets. SOURCE is a file, embedded:NAME or hub:ID."""
+    """Make, check, describe and clean data sets. SOURCE is a file, embedded:NAME or hub:ID."""
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,27 +109,33 @@ def _check_tokens(
 
 @data.command()
 @source_options
+@click.option("--dropped", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A step's NAME.dropped.jsonl, first step first, for the flow of one SOURCE that was put together "
+              "or changed since. May be repeated.")  # fmt: skip
 def stats(
     sources: tuple[str, ...],
     kind: str | None,
     columns: tuple[str, ...],
     model: str | None,
     template: str,
+    dropped: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Describe data sets: counts, lengths, copy rate, edit ratios, and the same per category and upstream.
 
-    What dedup and leakage made is shown with the flow of records through them.
+    What sample, annotate, dedup and leakage made is shown with the flow of records through them.
 
     With --model also lengths in tokens, and a histogram of whole training examples under --template.
     """
     from aligner_core.data_check import check_tokens
-    from aligner_core.data_flow import read_flow
+    from aligner_core.data_flow import flow_of_dropped, read_flow
     from aligner_core.data_statistics import data_statistics
     from aligner_core.templates import correction_template, literal_ids
     from aligner_core.text_tables import histogram
     from w2s.data_tables import stats_text
 
+    if dropped and len(sources) > 1:
+        raise UserError(Problem("--dropped", "goes with one SOURCE", "describe each data set by a command of its own"))
     tokenizer = load_tokenizer(model) if model else None
     reports = []
     for source in sources:
@@ -137,7 +144,10 @@ def stats(
             raise UserError(shortened(reading.problems, source))
         count = (lambda text: len(literal_ids(tokenizer, text))) if tokenizer else None
         report = {"source": source, "kind": found, **data_statistics(reading.records, count)}
-        report["flow"] = read_flow(source_file(data_source(source, "SOURCE").location))
+        if dropped:
+            report["flow"] = flow_of_dropped(len(reading.records), dropped)
+        else:
+            report["flow"] = read_flow(source_file(data_source(source, "SOURCE").location))
         if tokenizer:
             layout = correction_template(template)
             report["examples"] = histogram(check_tokens(reading.records, tokenizer, layout, None, source).tokens)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from aligner_core.data_flow import render_flow
+from aligner_core.sifting import beside
 from aligner_core.text_tables import text_histogram, text_table
 
 MOST_GROUPS = 20
@@ -46,6 +49,11 @@ def stats_text(report: dict[str, Any]) -> str:
     if report["flow"]:
         parts += ["", "how it came about", render_flow(report["flow"])]
     return "\n".join(parts)
+
+
+def outcome_text(steps: Sequence[Mapping[str, Any]], output: Path) -> str:
+    """What became of the records, and where they are."""
+    return f"{render_flow(steps)}\nkept: {output}\ndropped, with reasons: {beside(output, 'dropped')}"
 
 
 def _group_table(name: str, groups: dict[str, Any]) -> str:

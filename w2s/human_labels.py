@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from aligner_core.answers import Answered
 from aligner_core.errors import Problem, UserError
-from aligner_core.files import digest, open_atomic
+from aligner_core.files import digest
+from w2s.spreadsheets import read_table, write_table
 
 COLUMNS = ("pair", "question", "answer_1", "answer_2", "label")
 LABELS = {"1": 1, "2": -1, "tie": 0}
@@ -27,12 +27,11 @@ def export_pairs(path: Path, pairs: Sequence[Pair], seed: int) -> int:
     """
     shown = [pair for pair in pairs if pair[0].text != pair[1].text]
     random.Random(seed).shuffle(shown)
-    with open_atomic(path) as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for pair in shown:
-            first, second = reversed(pair) if _swapped(pair, seed) else pair
-            table.writerow([_blind_id(pair, seed), pair[0].asked, first.text, second.text, ""])
+    rows = []
+    for pair in shown:
+        first, second = reversed(pair) if _swapped(pair, seed) else pair
+        rows.append([_blind_id(pair, seed), pair[0].asked, first.text, second.text, ""])
+    write_table(path, COLUMNS, rows)
     return len(shown)
 
 
@@ -45,9 +44,9 @@ def import_labels(path: Path, pairs: Sequence[Pair], seed: int) -> dict[int, int
     known = {_blind_id(pair, seed): index for index, pair in enumerate(pairs)}
     labels: dict[int, int] = {}
     problems: list[Problem] = []
-    for number, row in enumerate(_rows(path), 2):
-        label = (row["label"] or "").strip().lower()
-        index = known.get((row["pair"] or "").strip())
+    for number, row in read_table(path, ("pair", "label")):
+        label = row["label"].strip().lower()
+        index = known.get(row["pair"].strip())
         if index is None:
             fix = "name the two files and the --seed that the pairs were exported with"
             problems.append(Problem(f"{path}: row {number}", f'has the unknown pair "{row["pair"]}"', fix))
@@ -60,17 +59,6 @@ def import_labels(path: Path, pairs: Sequence[Pair], seed: int) -> dict[int, int
     if problems:
         raise UserError(problems)
     return labels
-
-
-def _rows(path: Path) -> list[dict[str, str | None]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = csv.DictReader(stream)
-            if not {"pair", "label"} <= set(table.fieldnames or ()):
-                raise UserError(Problem(str(path), "has no columns pair and label", "import what was exported"))
-            return list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(Problem(str(path), f"cannot be read: {error}", "save it as CSV in UTF-8")) from error
 
 
 def _blind_id(pair: Pair, seed: int) -> str:

@@ -14,27 +14,30 @@ from typing import Any
 
 import click
 
-from aligner_core.answers import Field, pair_up, read_answers
+from aligner_core.answers import Field, pair_up
+from aligner_core.command import write_report
 from aligner_core.configuration import load_profile
 from aligner_core.data_files import read_rows
 from aligner_core.display import open_display
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.errors import Problem, UserError
-from aligner_core.files import cache_folder, digest, write_jsonl
+from aligner_core.files import cache_folder, digest, read_jsonl, write_jsonl
 from aligner_core.judging.replies import Replies, ask
 from aligner_core.judging.rubrics import RUBRICS
 from aligner_core.model_ids import parse_endpoint, unknown_model_reason
 from aligner_core.progress import State
-from aligner_core.records import question_key
+from w2s.file_run import write_list
 from w2s.human_labels import export_pairs, import_labels
+from w2s.judged_sides import judged_file, open_side, score_key
 
 
 @click.command()
-@click.argument("a", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("b", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("a")
+@click.argument("b")
 @click.option("--output", "-o", "target", type=click.Path(path_type=Path), metavar="FILE",
               help="The comparison, as JSON Lines. Beside it: FILE.verdicts.jsonl, every pair's verdicts, and "
-              "FILE.unparsed.jsonl, replies without a verdict and requests that failed.")  # fmt: skip
+              "FILE.unparsed.jsonl, replies without a verdict and requests that failed. Of one run's systems: a file "
+              "in RUN/judged, and the run's report tells of it.")  # fmt: skip
 @click.option("--judge", "model", metavar="MODEL", help="http://HOST/v1#NAME; keys: endpoints in the profile.")
 @click.option("--axis", "axes", multiple=True, type=click.Choice(list(RUBRICS)), default=["helpful"],
               show_default=True, help="What is compared. May be repeated.")  # fmt: skip
@@ -60,14 +63,15 @@ from w2s.human_labels import export_pairs, import_labels
 @click.option("--seed", default=0, show_default=True, help="Of --orders random, --limit and --export.")
 @click.option("--profile", default="cpu", show_default=True, help="How endpoints are asked: a shipped name or a file.")
 def judge(
-    a: Path, b: Path, target: Path | None, model: str | None, axes: tuple[str, ...], field_a: Field | None,
+    a: str, b: str, target: Path | None, model: str | None, axes: tuple[str, ...], field_a: Field | None,
     field_b: Field | None, orders: str, limit: int | None, max_new_tokens: int, max_failed: float,
     price: tuple[float, float] | None, estimate: bool, score_files: tuple[Path, ...], exported: Path | None,
     imported: Path | None, cache: Path | None, seed: int, profile: str,
 ) -> None:  # fmt: skip
     """Compare the answers in A with those in B, question by question, by a served model.
 
-    A and B are Q-A or Q-A-C files, or outputs of AlpacaEval. The same command continues an interrupted one.
+    A and B are Q-A or Q-A-C files, outputs of AlpacaEval, or RUN:SYSTEM, a system of a run (RUN:student RUN:upstream).
+    The same command continues an interrupted one.
     """
     from aligner_core.judging.comparison import (
         agreements,
@@ -81,9 +85,11 @@ def judge(
         verdict_row,
     )
 
-    first, second = read_answers(a, field_a), read_answers(b, field_b)
-    names = _names(first.system, second.system, a, b, field_a, field_b)
+    left, right = open_side(a, field_a), open_side(b, field_b)
+    first, second = left.answers, right.answers
+    names = _names(first.system, second.system, Path(a), Path(b), field_a, field_b)
     pairs = pair_up(first, second)
+    run = left.run if left.run and left.run == right.run and model and not estimate else None
     click.echo(
         f"{len(pairs):,} questions in both ({len(first.answers):,} in A, {len(second.answers):,} in B)", err=True
     )
@@ -95,9 +101,11 @@ def judge(
         if not exported:
             raise UserError(Problem("--judge", "names no model", "write --judge http://HOST/v1#NAME, or --export CSV"))
         return
+    if run:
+        target = target or judged_file(run, names, model)
     _check(model, target)
     labels = import_labels(imported, pairs, seed) if imported else {}
-    scores = _read_scores(score_files)
+    scores = {**left.scores, **right.scores, **_read_scores(score_files)}
     sampling = Sampling(max_new_tokens)
     requests = {axis: requests_of(axis, pairs, orders, model, sampling, seed) for axis in dict.fromkeys(axes)}
     replies = Replies(cache or cache_folder() / "replies.sqlite")
@@ -122,19 +130,25 @@ def judge(
         if lost > max_failed * len(pairs):
             failures.append(f"{axis}: {lost:,} of {len(pairs):,} pairs have no verdict ({reasons(without)})")
             continue
-        rows.append({**compare(names, axis, judged), "judge": model, "orders": orders})
-        for line in in_words(rows[-1], judged):
-            click.echo(line)
-        for line in agreements(axis, pairs, judged, labels, scores):
-            click.echo(line)
-    _write_list(target, ".unparsed.jsonl", unparsed)
+        others = agreements(axis, pairs, judged, labels, scores)
+        row = {**compare(names, axis, judged), "judge": model, "orders": orders, "agreement": others.row()}
+        rows.append({**row, "words": [*in_words(row, judged), *others.in_words()]})
+        click.echo("\n  ".join(rows[-1]["words"]))
+    write_list(target, ".unparsed.jsonl", unparsed)
     if failures:
         told = "\n".join(failures)
         fix = "No rate is printed. The same command asks again what failed; --max-failed sets the budget."
         raise click.ClickException(f"more than {100 * max_failed:g} % failed\n{told}\n{fix}")
     if target:
-        _write_list(target, ".verdicts.jsonl", verdicts)
-        write_jsonl(target, rows)
+        write_list(target, ".verdicts.jsonl", verdicts)
+        write_jsonl(target, [*_of_other_axes(target, axes), *rows] if run else rows)
+    if run and (run / "report.json").is_file():
+        write_report(run, open_display(sys.stderr))
+
+
+def _of_other_axes(target: Path, axes: Sequence[str]) -> list[dict[str, Any]]:
+    """What the same judge said of the same systems before, on axes that are not judged now."""
+    return [row for row in read_jsonl(target) if row["axis"] not in axes] if target.is_file() else []
 
 
 def _ask(
@@ -174,8 +188,7 @@ def _read_scores(files: Sequence[Path]) -> dict[tuple[str, str], dict[str, Any]]
             if not isinstance(row, dict) or not {"question", "text"} <= row.keys():
                 fix = "name an output of w2s score, or the scores.jsonl of a run"
                 raise UserError(Problem(f"{path}:{number}", "is no score of a text", fix))
-            key = question_key("\n".join([*(turn["content"] for turn in row.get("history") or ()), row["question"]]))
-            found[key, row["text"]] = row
+            found[score_key(row)] = row
     return found
 
 
@@ -202,13 +215,3 @@ def _names(one: str, two: str, a: Path, b: Path, field_a: str | None, field_b: s
     if a.stem != b.stem:
         return a.stem, b.stem
     return f"{one} ({field_a or 'A'})", f"{two} ({field_b or 'B'})"
-
-
-def _write_list(target: Path | None, ending: str, rows: Sequence[dict[str, Any]]) -> None:
-    """A list beside the output; an old one goes where there is nothing to list."""
-    if target is None:
-        return
-    path = Path(f"{target}{ending}")
-    path.unlink(missing_ok=True)
-    if rows:
-        write_jsonl(path, rows)

@@ -7,42 +7,32 @@ ceiling the ground truth of S, the floor that of W; all answer the held-out ques
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from aligner_core.correctors.parts import Slot, bare, describe, slots
-from aligner_core.data_sources import Size, data_source, size_of
+from aligner_core.data_sources import data_source
 from aligner_core.errors import Problem, UserError
-from aligner_core.mixing import mixed_counts
 from aligner_core.model_ids import model_identity, parse_endpoint
 from aligner_core.profile import Profile
-from aligner_core.recipe import PARTS, Corrector, Data, Generation, Part, Recipe, Role, Shape, Training, WarmUp
+from aligner_core.recipe import PARTS, Corrector, Generation, Recipe, Role, ScoreModelSection, Shape, Training, WarmUp
 from aligner_core.shapes import shape_of
-from aligner_core.stages import Artifact, Source, Stage, in_order
+from aligner_core.stages import Artifact, Source, Stage, Task, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
 from aligner_core.tasks.score import ScoreAnswers, TrainScorer
+from aligner_core.tasks.score_models import TrainCostModel, TrainRewardModel
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
-from w2s.prepare import EVALUATION, QUERIES, STRONG, WEAK, PrepareData, SourceUse
-from w2s.weak_labels import LABELS, SelectWeakLabels
+from w2s.main_table import MainTable
+from w2s.prepare import EVALUATION, INSTRUCTIONS, PREFERENCES, QUERIES, SAFETY, STRONG, WEAK, PrepareData, SourceUse
+from w2s.sizes import planned_sizes
+from w2s.students import Students
 
 INSTRUCTION_TOKENS = 40
+DRAWS_APART = 1_000_003  # between the sampling seeds of two draws, so that no other seed of a recipe gives the same
 COMPARED = "by_"  # begins the names of systems that are corrected by one of `compared`
 
 
 def model_source(role: Role) -> Source:
     return Source(role.model, model_identity(role.model, role.revision), role.revision, role.trust_remote_code)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many records each part will have, and how long they are, for planning."""
-
-    weak: int
-    strong: int
-    queries: int
-    evaluation: int
-    question: int
-    text: int
 
 
 def build(recipe: Recipe, profile: Profile) -> list[Stage]:
@@ -51,35 +41,10 @@ def build(recipe: Recipe, profile: Profile) -> list[Stage]:
     Raises:
         UserError: with every model or data set that cannot be found.
     """
-    return in_order(StageBuilder(recipe, profile).weak_to_strong(seed) for seed in recipe.seeds)
-
-
-def planned_sizes(recipe: Recipe) -> Sizes:
-    data, limits = recipe.data, recipe.data.limits
-    corrections = _mixed_size(data, "corrections", data.expected.corrections)
-    evaluation = _mixed_size(data, "evaluation", data.expected.evaluation).records
-    queries = _mixed_size(data, "queries", 0).records if data.queries else 0
-    weak = round(corrections.records * data.weak_share)
-    return Sizes(
-        weak=min(weak, limits.corrections or weak),
-        strong=min(corrections.records - weak, limits.weak_labels or corrections.records),
-        queries=min(queries, limits.queries or queries),
-        evaluation=min(evaluation, limits.evaluation or evaluation),
-        question=corrections.question_tokens,
-        text=min(corrections.text_tokens, recipe.generation.max_new_tokens),
-    )
-
-
-def _mixed_size(data: Data, part: Part, expected: int) -> Size:
-    """Size of a part after mixing; `expected` records where a source cannot be read without a network."""
-    sources = list(data.sources(part).values())
-    unknown = Size(expected, data.expected.question_tokens, data.expected.answer_tokens)
-    sizes = [size_of(item.source, item.columns) or unknown for item in sources]
-    counts = mixed_counts([size.records for size in sizes], [item.weight for item in sources])
-    total = max(1, sum(counts))
-    question = sum(size.question_tokens * count for size, count in zip(sizes, counts, strict=True))
-    text = sum(size.text_tokens * count for size, count in zip(sizes, counts, strict=True))
-    return Size(sum(counts), round(question / total), round(text / total))
+    builder = StageBuilder(recipe, profile)
+    if recipe.upstreams:
+        return in_order(MainTable(builder).cells())
+    return in_order(builder.weak_to_strong(seed) for seed in recipe.seeds)
 
 
 class StageBuilder:
@@ -134,41 +99,103 @@ class StageBuilder:
     def weak_to_strong(self, seed: int) -> Stage:
         """Scores of upstream, aligned and its arms, floor, student and ceiling on the held-out questions."""
         upstream = self.upstream_answers("eval", EVALUATION, seed)
-        systems = {"upstream": upstream, "aligned": self.correct(f"aligned-eval-s{seed}", upstream, seed)}
-        for arm in self.recipe.arms:
-            recipe = self.recipe.model_copy(update={"aligner": self.recipe.arm(arm)})
-            builder = StageBuilder(recipe, self.profile, f"{arm}-")
-            systems[f"aligned_{arm}"] = builder.correct(f"aligned-{arm}-eval-s{seed}", upstream, seed)
-        for name, corrector in self.recipe.compared.items():
-            systems[COMPARED + name] = self.correct(f"by-{name}-eval-s{seed}", upstream, seed, corrector)
+        systems = {"upstream": upstream, **self.corrected("eval", upstream, seed)}
         if self.recipe.student:
             systems |= self._strong_systems(seed)
         return self.scores(systems, seed)
 
+    def corrected(self, name: str, answers: Artifact, seed: int) -> dict[str, Artifact]:
+        """Held-out answers corrected by the Aligner, by its arms and by what is compared, under the systems' names."""
+        systems = {"aligned": self.correct(f"aligned-{name}-s{seed}", answers, seed)}
+        for arm in self.recipe.arms:
+            recipe = self.recipe.model_copy(update={"aligner": self.recipe.arm(arm)})
+            builder = StageBuilder(recipe, self.profile, f"{arm}-")
+            systems[f"aligned_{arm}"] = builder.correct(f"aligned-{arm}-{name}-s{seed}", answers, seed)
+        for compared, corrector in self.recipe.compared.items():
+            systems[COMPARED + compared] = self.correct(f"by-{compared}-{name}-s{seed}", answers, seed, corrector)
+        return systems
+
     def _strong_systems(self, seed: int) -> dict[str, Artifact]:
-        training = self.student_training
-        trained = {
-            "floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), self.floor_training(), seed),
-            "student": self.student(seed, with_queries=False),
-            "ceiling": self.train_to_answer(f"ceiling-s{seed}", "upstream", self.part(STRONG), training, seed),
-        }
-        if self.recipe.data.queries:
-            trained["student_more"] = self.student(seed, with_queries=True)
+        assert self.recipe.student is not None
+        trained = (
+            self._weak_to_strong(seed) if self.recipe.student.learns_from == "weak_labels" else self._baselines(seed)
+        )
         return {name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()}
 
-    def scores(self, systems: Mapping[str, Artifact], seed: int) -> Stage:
-        """All systems' texts on the held-out questions, scored by the evaluating scorer."""
-        fields = {name: "correction" if texts.path == CORRECTIONS else "answer" for name, texts in systems.items()}
-        task = ScoreAnswers(systems=fields, precision=self.precision, scorer="evaluation")
+    def _weak_to_strong(self, seed: int) -> dict[str, Stage]:
+        """Floor, ceiling and a student by each method; where there are further questions, one more by SFT on both."""
+        floor, training = self.floor_training(), self.student_training
+        trained = {"floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), floor, seed)}
+        students = Students(self, "student", seed, self.upstream, self.sizes.strong)
+        labels = students.labels(f"weak-labels-s{seed}", self._label_inputs(seed, with_queries=False))
+        trained |= students.by_each_method(labels, self.part(STRONG))
+        if self.recipe.data.queries:
+            students = Students(self, "student_more", seed, self.upstream, self.sizes.strong + self.sizes.queries)
+            labels = students.labels(f"weak-labels_more-s{seed}", self._label_inputs(seed, with_queries=True))
+            trained["student_more"] = students.train("sft", labels, self.part(STRONG))
+        trained["ceiling"] = self.train_to_answer(f"ceiling-s{seed}", "upstream", self.part(STRONG), training, seed)
+        return trained
+
+    def _baselines(self, seed: int) -> dict[str, Stage]:
+        """A student by each method, of the data that the Aligner learns from, or of preferences."""
+        assert self.recipe.student is not None
+        records = self.part(WEAK if self.recipe.student.learns_from == "corrections" else PREFERENCES)
+        students = Students(self, "student", seed, self.upstream, self.sizes.weak)
+        labels = students.labels(f"labels-s{seed}", {"corrections": records})
+        return students.by_each_method(labels, records)
+
+    def scores(
+        self,
+        systems: Mapping[str, Artifact],
+        seed: int,
+        name: str = "scores",
+        questions: Artifact | None = None,
+        asked: int | None = None,
+        scorer: Artifact | None = None,
+    ) -> Stage:
+        """All systems' texts on the held-out questions, or on so many others, by the evaluating scorer or another."""
+        fields = {system: "correction" if texts.path == CORRECTIONS else "answer" for system, texts in systems.items()}
+        task = ScoreAnswers(systems=fields, precision=self.precision, scorer="training" if scorer else "evaluation")
         inputs: dict[str, Artifact | Source] = {
             **systems,
-            "questions": self.part(EVALUATION),
-            "scorer": self.scorer(),
+            "questions": questions or self.part(EVALUATION),
+            "scorer": scorer or self.scorer(),
             "embedder": self.models["embedder"],
         }
-        rows = len(systems) * self.sizes.evaluation
+        rows = len(systems) * (asked or self.sizes.evaluation)
         work = ScoringWork(self.shapes["scorer"], rows, self.sizes.question + self.sizes.text)
-        return Stage(f"scores-s{seed}", task, inputs, work)
+        return Stage(f"{name}-s{seed}", task, inputs, work)
+
+    def ask(self, name: str, upstream: str, role: Role, questions: Artifact, rows: int, seed: int) -> Stage:
+        """A model from outside answers questions, loaded here or served by others."""
+        seed = self.sampling_seed(seed)
+        task = AnswerQuestions(
+            upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
+        )
+        if parse_endpoint(role.model):
+            work: Step = EndpointWork(rows, self.sizes.question, self.sizes.text)
+        else:
+            longest = self.sizes.question + self.generation.max_new_tokens
+            shape = shape_of(role, f"upstreams.{upstream}.model")
+            work = GenerationWork(shape, rows, self.sizes.question, self.sizes.text, longest)
+        name = f"{name}-s{seed}" if seed else name
+        return Stage(name, task, {"model": model_source(role), "questions": questions}, work)
+
+    @property
+    def upstream(self) -> Artifact | Source:
+        """The model whose answers are corrected: the role's, or that after its own fine-tuning on instructions."""
+        training = self.recipe.upstream_sft
+        if training is None:
+            return self.models["upstream"]
+        task = TrainToAnswer(training=training, precision=self.precision, seed=self.recipe.seeds[0], learns="answer")
+        work = self.training_work("upstream", self.sizes.instructions, self.sizes.question + self.sizes.text, training)
+        inputs: dict[str, Artifact | Source] = {"model": self.models["upstream"], "records": self.part(INSTRUCTIONS)}
+        return Stage("upstream-sft", task, inputs, work).output(MODEL)
+
+    def score_models(self, cost_weight: float) -> dict[str, Artifact | Source]:
+        """What filters and PPO score with, as inputs of a stage; a cost that does not count is not learnt."""
+        reward = {"reward": self.reward_model()}
+        return {**reward, "cost": self.cost_model()} if cost_weight > 0 else reward
 
     def upstream_answers(self, name: str, part: str, seed: int) -> Artifact:
         """The upstream's own answers, given or sampled; shared by all seeds where decoding has none."""
@@ -176,27 +203,33 @@ class StageBuilder:
             return self.part(part)
         seed = self.sampling_seed(seed)
         suffix = f"-s{seed}" if seed else ""
-        return self._answers(f"upstream-{name}{suffix}", "upstream", self.models["upstream"], part, seed)
+        return self._answers(f"upstream-{name}{suffix}", "upstream", self.upstream, part, seed)
 
     def answer(self, name: str, trained: Stage, part: str, seed: int) -> Artifact:
         """A trained model's answers to a part of the data."""
         return self._answers(name, trained.name, trained.output(MODEL), part, self.sampling_seed(seed))
 
     def _answers(self, name: str, upstream: str, model: Artifact | Source, part: str, seed: int) -> Artifact:
-        rows = {STRONG: self.sizes.strong, QUERIES: self.sizes.queries, EVALUATION: self.sizes.evaluation}[part]
         task = AnswerQuestions(
             upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
         )
         role = "aligner" if upstream.startswith("floor") else "upstream"
-        work = self._generation_work(role, rows, self.sizes.question)
+        work = self._generation_work(role, self.rows_of(part), self.sizes.question)
         return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
 
-    def correct(self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None) -> Artifact:
-        """The corrections of a model's answers, by the recipe's corrector or another."""
+    def rows_of(self, part: str) -> int:
+        """How many records a part will have."""
+        sizes = self.sizes
+        return {WEAK: sizes.weak, STRONG: sizes.strong, QUERIES: sizes.queries, EVALUATION: sizes.evaluation}[part]
+
+    def correct(
+        self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None, draw: int = 0
+    ) -> Artifact:
+        """The corrections of a model's answers, by the recipe's corrector or another; each `draw` samples anew."""
         settings = corrector or self.recipe.corrector
         task = CorrectAnswers(
             corrector=bare(settings), name=describe(bare(settings)), generation=self.generation,
-            precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed),
+            precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed) + draw * DRAWS_APART,
         )  # fmt: skip
         needed = list(slots(settings))
         inputs = {"answers": answers, **{slot.name: self._slot_input(slot, seed) for slot in needed}}
@@ -214,7 +247,7 @@ class StageBuilder:
             case "aligner":
                 return self.aligner(seed).output(MODEL)
             case "prompted":
-                return self.models["upstream"]
+                return self.upstream
             case "scorer":
                 return self.selector()
             case "records":
@@ -233,6 +266,10 @@ class StageBuilder:
         prompt = tokens + INSTRUCTION_TOKENS
         longest = prompt + self.generation.max_new_tokens
         return GenerationWork(shape, slot.passes * rows, prompt, self.sizes.text, longest)
+
+    def aligner_records(self) -> Artifact:
+        """What the Aligner is trained on."""
+        return self.part(WEAK)
 
     def aligner(self, seed: int) -> Stage:
         """Identity warm-up and residual training, in two stages or in one, as the recipe says."""
@@ -257,17 +294,8 @@ class StageBuilder:
         tokens = self.sizes.question + 2 * self.sizes.text + INSTRUCTION_TOKENS
         training = section.training.model_copy(update={"epochs": epochs})
         examples = min(section.records or self.sizes.weak, self.sizes.weak)
-        work = self._training_work("aligner", examples, tokens, training)
-        return Stage(name, task, {"model": base, "records": self.part(WEAK)}, work).output(MODEL)
-
-    def student(self, seed: int, with_queries: bool) -> Stage:
-        suffix = "_more" if with_queries else ""
-        labels = Stage(
-            f"weak-labels{suffix}-s{seed}", SelectWeakLabels(rules=self.recipe.weak_labels),
-            self._label_inputs(seed, with_queries),
-        )  # fmt: skip
-        training = self.student_training
-        return self.train_to_answer(f"student{suffix}-s{seed}", "upstream", labels.output(LABELS), training, seed)
+        work = self.training_work("aligner", examples, tokens, training)
+        return Stage(name, task, {"model": base, "records": self.aligner_records()}, work).output(MODEL)
 
     def _label_inputs(self, seed: int, with_queries: bool) -> dict[str, Artifact | Source]:
         answers = self.upstream_answers("labels", STRONG, seed)
@@ -284,15 +312,15 @@ class StageBuilder:
         records: Artifact,
         training: Training,
         seed: int,
-        start: Artifact | None = None,
+        start: Artifact | Source | None = None,
+        examples: int | None = None,
     ) -> Stage:
         """Question -> correction, from the role's model or from `start`."""
-        examples = self.sizes.weak if role == "aligner" else self.sizes.strong
-        if name.startswith("student_more"):
-            examples += self.sizes.queries
-        work = self._training_work(role, examples, self.sizes.question + self.sizes.text, training)
+        expected = examples or (self.sizes.weak if role == "aligner" else self.sizes.strong)
+        work = self.training_work(role, expected, self.sizes.question + self.sizes.text, training)
         task = TrainToAnswer(training=training, precision=self.precision, seed=seed)
-        return Stage(name, task, {"model": start or self.models[role], "records": records}, work)
+        own = self.upstream if role == "upstream" else self.models[role]
+        return Stage(name, task, {"model": start or own, "records": records}, work)
 
     def scorer(self) -> Artifact:
         """One evaluating scorer for the whole experiment; it sees all ground truth and no held-out question."""
@@ -303,17 +331,43 @@ class StageBuilder:
         """The scorer that correctors may use: other data than the evaluating one (W alone), and another seed."""
         return self._scorer("selector", (WEAK,), self.recipe.scorer.seed + 1)
 
+    def reward_model(self) -> Artifact | Source:
+        """The reward model of filters and PPO: the role's, or one that learns from W and from data.preferences."""
+        if role := self.recipe.roles.reward:
+            return model_source(role)
+        section, records = self.recipe.reward, {"records": self.part(WEAK)}
+        if self.recipe.data.preferences:
+            records["preferences"] = self.part(PREFERENCES)
+        task = TrainRewardModel(section=section, precision=self.precision, seed=section.seed)
+        return self._score_model("reward", task, section, records, self.sizes.weak + self.sizes.preferences)
+
+    def cost_model(self) -> Artifact | Source:
+        """The cost model of filters and PPO: the role's, or one that learns from W and from data.safety."""
+        if role := self.recipe.roles.cost:
+            return model_source(role)
+        section, records = self.recipe.cost, {"records": self.part(WEAK)}
+        if self.recipe.data.safety:
+            records["safety"] = self.part(SAFETY)
+        task = TrainCostModel(section=section, precision=self.precision, seed=section.seed)
+        return self._score_model("cost", task, section, records, self.sizes.weak + self.sizes.safety)
+
     def _scorer(self, name: str, parts: tuple[str, ...], seed: int) -> Artifact:
         section = self.recipe.scorer
-        shape = self.shapes["scorer"]
-        tokens = self.sizes.question + self.sizes.text
-        share = (section.trainable_layers or shape.layers) / shape.layers
-        training = section.training
-        pairs = self.sizes.weak + (self.sizes.strong if STRONG in parts else 0)
-        work = TrainingWork(shape, 2 * pairs, tokens, 1, training.epochs, 2 * training.global_batch,
-                            training.max_length, share)  # fmt: skip
         task = TrainScorer(section=section, precision=self.precision, seed=seed)
         records = {f"records_{part[0]}": self.part(part) for part in parts}
+        pairs = self.sizes.weak + (self.sizes.strong if STRONG in parts else 0)
+        return self._score_model(name, task, section, records, pairs)
+
+    def _score_model(
+        self, name: str, task: Task, section: ScoreModelSection, records: Mapping[str, Artifact], pairs: int
+    ) -> Artifact:
+        """A model trained on the scorer's trunk, with what it will need: two texts of each pair are read."""
+        shape, training = self.shapes["scorer"], section.training
+        share = (section.trainable_layers or shape.layers) / shape.layers
+        work = TrainingWork(
+            shape, 2 * pairs, self.sizes.question + self.sizes.text, 1, training.epochs, 2 * training.global_batch,
+            training.max_length, share,
+        )  # fmt: skip
         return Stage(name, task, {"model": self.models["scorer"], **records}, work).output(MODEL)
 
     @property
@@ -336,8 +390,10 @@ class StageBuilder:
         longest = prompt + self.generation.max_new_tokens
         return GenerationWork(self.shapes[role], rows, prompt, self.sizes.text, longest)
 
-    def _training_work(self, role: str, examples: int, tokens: int, training: Training) -> TrainingWork:
-        return TrainingWork(
+    def training_work(
+        self, role: str, examples: int, tokens: int, training: Training, kind: type[TrainingWork] = TrainingWork
+    ) -> TrainingWork:
+        return kind(
             self.shapes[role], examples, tokens, self.sizes.text, training.epochs, training.global_batch,
             training.max_length, lora_rank=training.lora.rank if training.lora else None,
         )  # fmt: skip

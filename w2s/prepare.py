@@ -14,7 +14,17 @@ from aligner_core.errors import Problem, UserError
 from aligner_core.files import write_jsonl
 from aligner_core.mixing import by_hash, mix
 from aligner_core.recipe import DataSource, Leakage, Limits
-from aligner_core.records import Answer, Correction, Pair, Question, Reading, Safety, question_key, shortened
+from aligner_core.records import (
+    Answer,
+    Correction,
+    Demonstration,
+    Pair,
+    Question,
+    Reading,
+    Safety,
+    question_key,
+    shortened,
+)
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
     from aligner_core.leakage import EvaluationQuestions
 
 WEAK, STRONG, QUERIES, EVALUATION = "weak.jsonl", "strong.jsonl", "queries.jsonl", "evaluation.jsonl"
-PREFERENCES, SAFETY = "preferences.jsonl", "safety.jsonl"
+PREFERENCES, SAFETY, INSTRUCTIONS = "preferences.jsonl", "safety.jsonl", "instructions.jsonl"
 DROPPED = "dropped.jsonl"
 Record = TypeVar("Record", bound=Question)
 
@@ -89,6 +99,8 @@ class PrepareData(Task):
         weak, strong = split(corrections, self.weak_share)
         preferences = self._for_scores(stage, "preferences", Pair, held_out, strong, dropped)
         safety = self._for_scores(stage, "safety", Safety, held_out, strong, dropped)
+        instructions = self._load(stage, "instructions", Demonstration, dropped)
+        instructions = without_leaks(instructions, held_out, "instructions", dropped)
         parts: dict[str, Sequence[Question]] = {
             WEAK: by_hash(weak)[: self.limits.corrections],
             STRONG: by_hash(strong)[: self.limits.weak_labels],
@@ -96,6 +108,7 @@ class PrepareData(Task):
             EVALUATION: evaluation[: self.limits.evaluation],
             PREFERENCES: by_hash(preferences)[: self.limits.preferences],
             SAFETY: by_hash(safety)[: self.limits.safety],
+            INSTRUCTIONS: by_hash(instructions)[: self.limits.instructions],
         }
         for name, fix in ((WEAK, "raise data.weak_share"), (STRONG, "lower data.weak_share")):
             if not parts[name] and not (name == STRONG and self.weak_share == 1):

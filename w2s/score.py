@@ -24,7 +24,7 @@ from aligner_core.runner import run_stages
 from aligner_core.stages import Stage, stage_folder
 from aligner_core.tasks.score import SCORES
 from aligner_core.tasks.score_file import ScoreFile
-from w2s.correct import STANDARD, run_folder
+from w2s.file_run import STANDARD, run_folder
 from w2s.pipeline import model_source
 
 
@@ -38,28 +38,27 @@ from w2s.pipeline import model_source
               "(PKU-Alignment/beaver-7b-v1.0-reward, -cost). May be repeated, each with its --as.")  # fmt: skip
 @click.option("--as", "reads", multiple=True, type=click.Choice(["helpful", "cost"]),
               help="What a model with one score tells; a cost becomes harmlessness = -cost.")  # fmt: skip
-@click.option("--field", type=click.Choice(["answer", "correction"]), help="Which text is scored; default: the "
-              "correction where the file has corrections, else the answer.")  # fmt: skip
-@click.option("--system", help="What the answers' system is called; default: its model's name, or the file's.")
+@click.option("--field", type=click.Choice(["answer", "correction", "both"]), help="Which text is scored; default: "
+              "the correction where the file has corrections, else the answer.")  # fmt: skip
+@click.option("--system", help="What the text's system is called; default: its model's name, or the file's.")
 @click.option("--refusals", is_flag=True, help="Say of each text whether it refuses, and the rate of all.")
 @click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file.")
 def score(
     answers: str, target: str, scorers: tuple[str, ...], reads: tuple[Literal["helpful", "cost"], ...],
-    field: Field | None, system: str | None, refusals: bool, profile: str,
+    field: Field | Literal["both"] | None, system: str | None, refusals: bool, profile: str,
 ) -> None:  # fmt: skip
     """Score the ANSWERS in a file (- is standard input). The same command continues an interrupted run."""
     place = load_profile(profile)
-    _check(scorers, reads, refusals)
+    _check(scorers, reads, refusals, system, field)
     with run_folder(target) as run:
         if answers == STANDARD:
             answers = str(run / "input.jsonl")
             write_text(Path(answers), sys.stdin.read())
         inputs = {"answers": data_source(answers, "ANSWERS")}
         inputs |= {f"scorer-{number}": model_source(Role(model=name)) for number, name in enumerate(scorers, 1)}
-        name = system or read_answers(source_file(answers), field).system
         task = ScoreFile(
-            system=name, field=field, reads=list(reads) if reads else [None] * len(scorers), scorers=list(scorers),
-            precision=place.precision, refusals=refusals,
+            systems=_systems(answers, field, system), reads=list(reads) or [None] * len(scorers),
+            scorers=list(scorers), precision=place.precision, refusals=refusals,
         )  # fmt: skip
         stage = Stage("score", task, inputs)
         run_stages(run, [stage], place, open_display(sys.stderr))
@@ -73,8 +72,28 @@ def score(
         click.echo(summary(rows, read_json(folder / "manifest.json")["facts"]), err=True)
 
 
+def _systems(answers: str, field: Field | Literal["both"] | None, system: str | None) -> dict[str, Field | None]:
+    """What the texts are called, and the field of each."""
+    path = source_file(answers)
+    if field != "both":
+        return {system or read_answers(path, field).system: field}
+    fields: tuple[Field, ...] = ("answer", "correction")
+    names = {name: read_answers(path, name).system for name in fields}
+    if len(set(names.values())) < len(names):
+        names = {name: f"{names[name]} ({name})" for name in fields}
+    return {names[name]: name for name in fields}
+
+
 def summary(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
-    """Means, how many are safe and how many refuse, with Wilson intervals."""
+    """Means of each system, how many are safe and how many refuse, with Wilson intervals."""
+    systems = dict.fromkeys(row["system"] for row in rows)
+    lines = [_summary_of([row for row in rows if row["system"] == system]) for system in systems]
+    if facts.get("cut"):
+        lines.append(f"{facts['cut']:,} longer than the scorer reads: their beginning was left out")
+    return "\n".join(lines)
+
+
+def _summary_of(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = [f"{rows[0]['system']}: {len(rows):,} answers"]
     for key in ("helpful", "harmless"):
         if key in rows[0]:
@@ -83,8 +102,6 @@ def summary(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
         parts.append(f"{_share(sum(row['harmless'] > 0 for row in rows), len(rows))} safe")
     if "refusal" in rows[0]:
         parts.append(f"{_share(sum(row['refusal'] for row in rows), len(rows))} refuse")
-    if facts.get("cut"):
-        parts.append(f"{facts['cut']:,} longer than the scorer reads: their beginning was left out")
     return ", ".join(parts)
 
 
@@ -95,7 +112,9 @@ def _share(count: int, total: int) -> str:
     return f"{100 * count / total:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _check(scorers: Sequence[str], reads: Sequence[str], refusals: bool) -> None:
+def _check(
+    scorers: Sequence[str], reads: Sequence[str], refusals: bool, system: str | None, field: str | None
+) -> None:
     """All that is wrong with the options, at once."""
     problems = []
     for name in scorers:
@@ -109,6 +128,8 @@ def _check(scorers: Sequence[str], reads: Sequence[str], refusals: bool) -> None
         problems.append(Problem("--scorer", "names no model", "name one, or ask for --refusals"))
     if len(scorers) > 1 and len(reads) != len(scorers):
         problems.append(Problem("--as", "has to say what each of several scorers tells", "one --as per --scorer"))
+    if system and field == "both":
+        problems.append(Problem("--system", "names one of two systems", "leave it out, or score one --field"))
     if len(reads) > len(scorers):
         problems.append(Problem("--as", "stands without a scorer", "one --as per --scorer"))
     elif len(set(reads)) < len(reads):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from aligner_core.engines.protocol import Completion, EngineSlot, Prompt, Sampling
 from aligner_core.generation import Bulk, text_key
 from aligner_core.records import Turn
-from aligner_core.stage_context import ModelLocation, StageContext
+from aligner_core.stage_context import SHARDS, ModelLocation, StageContext
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Bench:
     def over(self, texts: Sequence[str], name: str) -> Bench:
         """The same for other rows, whose steps are kept apart."""
         size = self.stage.profile.generation.batch
-        return replace(self, bulk=Bulk(self.stage, texts, size, f"shards/{self.prefix}{name}"), prefix="")
+        return replace(self, bulk=Bulk(self.stage, texts, size, f"{SHARDS}/{self.prefix}{name}"), prefix="")
 
     def ask(
         self, step: str, model: ModelLocation, prompts: Sequence[Prompt | None], frame: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.files import digest
 from aligner_core.judging.replies import request_key
 from aligner_core.judging.rubrics import judge_prompt, read_verdict
-from aligner_core.judging.verdicts import Agreement, Judged, agreement, omega_interval, order_bias
+from aligner_core.judging.verdicts import Agreement, Judged, agreement, interval_row, omega_interval, order_bias
 from aligner_core.records import question_key
 from aligner_core.statistics import Interval
 
@@ -75,9 +75,9 @@ def in_words(row: Mapping[str, Any], judged: Sequence[Judged]) -> list[str]:
     ]
     bias = order_bias(judged)
     if bias:
-        lines.append(f"  {bias.in_words()}")
+        lines.append(bias.in_words())
     elif row["orders"] == "random":
-        lines.append("  Each pair was judged in one order: whether the order decided cannot be told.")
+        lines.append("Each pair was judged in one order: whether the order decided cannot be told.")
     return lines
 
 
@@ -98,8 +98,12 @@ def usage_line(replies: Sequence[Completion], price: tuple[float, float] | None)
     """What was used, as the server counted it."""
     read, written = sum(reply.prompt_tokens for reply in replies), sum(reply.tokens for reply in replies)
     failed = sum(reply.error is not None for reply in replies)
-    counts = f"{read:,} tokens read, {written:,} written"
-    return f"asked {len(replies):,}, {failed:,} failed; {counts}{_cost(read, written, price)}"
+    return f"asked {len(replies):,}, {failed:,} failed; {tokens_line(read, written, price)}"
+
+
+def tokens_line(read: int, written: int, price: tuple[float, float] | None) -> str:
+    """Tokens, and what they cost; `price` is of a million read and a million written."""
+    return f"{read:,} tokens read, {written:,} written{_cost(read, written, price)}"
 
 
 def _cost(read: int, written: int, price: tuple[float, float] | None) -> str:
@@ -124,16 +128,49 @@ def requests_of(
     return made
 
 
+@dataclass(frozen=True)
+class Agreements:
+    """How far people and a scorer say what the judge says.
+
+    Attributes:
+        people, scores: None where there are none; without a pair in common, an Agreement of none.
+        omega: people's own, on `labels` pairs.
+        column: the score that was compared.
+    """
+
+    people: Agreement | None = None
+    omega: Interval | None = None
+    labels: int = 0
+    scores: Agreement | None = None
+    column: str = ""
+
+    def in_words(self) -> list[str]:
+        lines = []
+        if self.people and self.omega:
+            lines.append(f"People: {_percent(self.omega)} on {self.labels:,} labelled pairs.")
+            lines.append(_agreement_line("The judge and people", self.people))
+        if self.scores:
+            lines.append(_agreement_line(f"The judge and the scores ({self.column})", self.scores))
+        return lines
+
+    def row(self) -> dict[str, Any]:
+        """For the comparison's row; what is not a number is null."""
+        found: dict[str, Any] = {}
+        if self.people and self.omega:
+            found["people"] = {**self.people.row(), "labels": self.labels, **{"omega": interval_row(self.omega)}}
+        if self.scores:
+            found["scores"] = {**self.scores.row(), "column": self.column}
+        return found
+
+
 def agreements(
     axis: str, pairs: Sequence[Pair], judged: Sequence[Judged], labels: Mapping[int, int],
     scores: Mapping[tuple[str, str], Mapping[str, Any]],
-) -> list[str]:  # fmt: skip
-    """How far people and a reward model say what the judge says."""
-    lines = []
+) -> Agreements:  # fmt: skip
+    found = Agreements()
     if labels:
-        omega = omega_interval(list(labels.values()))
-        lines.append(f"  People: {_percent(omega)} on {len(labels):,} labelled pairs.")
-        lines.append(_agreement_line("The judge and people", _common(labels, judged)))
+        found = replace(found, people=_common(labels, judged), omega=omega_interval(list(labels.values())),
+                        labels=len(labels))  # fmt: skip
     if scores:
         column = SCORE_OF_AXIS.get(axis, "helpful")
         by_score: dict[int, int] = {}
@@ -141,17 +178,17 @@ def agreements(
             ours, theirs = (scores.get((question_key(item.asked), item.text), {}).get(column) for item in (one, two))
             if one.text != two.text and ours is not None and theirs is not None:
                 by_score[index] = int(np.sign(ours - theirs))
-        lines.append(_agreement_line(f"The judge and the scores ({column})", _common(by_score, judged)))
-    return lines
+        found = replace(found, scores=_common(by_score, judged), column=column)
+    return found
 
 
-def _common(others: Mapping[int, int], judged: Sequence[Judged]) -> Agreement | None:
+def _common(others: Mapping[int, int], judged: Sequence[Judged]) -> Agreement:
     both = [(outcome, other) for index, other in others.items() if (outcome := judged[index].outcome) is not None]
-    return agreement(*map(list, zip(*both, strict=True))) if both else None
+    return agreement([outcome for outcome, _ in both], [other for _, other in both])
 
 
-def _agreement_line(who: str, found: Agreement | None) -> str:
-    return f"  {who} agree on {found.in_words()}." if found else f"  {who}: no pair in common."
+def _agreement_line(who: str, found: Agreement) -> str:
+    return f"{who} agree on {found.in_words()}." if found.pairs else f"{who}: no pair in common."
 
 
 def _percent(interval: Interval) -> str:

@@ -6,7 +6,8 @@ A verdict is +1, 0 or -1, seen from A. A judge may be asked in both orders: `a_f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +135,9 @@ class Agreement:
     share: Interval
     kappa: Interval
 
+    def row(self) -> dict[str, Any]:
+        return {"pairs": self.pairs, "share": interval_row(self.share), "kappa": interval_row(self.kappa)}
+
     def in_words(self) -> str:
         share, kappa = self.share, self.kappa
         beyond = (
@@ -147,10 +151,17 @@ class Agreement:
 
 
 def agreement(first: Sequence[int], second: Sequence[int]) -> Agreement:
-    """Of two sequences of outcomes on the same pairs, at least one."""
+    """Of two sequences of outcomes on the same pairs; of no pair there is no number."""
     pairs = list(zip(first, second, strict=True))
+    if not pairs:
+        return Agreement(0, _share(0, 0), _share(0, 0))
     table = np.array([[pairs.count((one, two)) for two in KINDS] for one in KINDS])
     return Agreement(len(pairs), _share(int(np.trace(table)), len(pairs)), resampled(cohens_kappa, table))
+
+
+def interval_row(interval: Interval) -> dict[str, float | None]:
+    """For JSON, which has no NaN."""
+    return {key: None if np.isnan(value) else value for key, value in asdict(interval).items()}
 
 
 def cohens_kappa(table: Array) -> Array:

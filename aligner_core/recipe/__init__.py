@@ -12,7 +12,7 @@ from aligner_core.recipe.correctors import (
 )
 from aligner_core.recipe.data import PARTS, Data, DataSource, Expected, Leakage, Limits, Part, Sources
 from aligner_core.recipe.experiment import Evaluation, Generation, Recipe, ScoreModelSection, ScorerSection
-from aligner_core.recipe.roles import Count, Fraction, Role, Roles, Shape, Strict
+from aligner_core.recipe.roles import Count, Fraction, Role, Roles, Shape, Strict, Upstream
 from aligner_core.recipe.students import Dpo, Ppo, Student, WeakLabels
 from aligner_core.recipe.training import AlignerSection, HeldOut, Lora, Training, WarmUp
 
@@ -51,6 +51,7 @@ __all__ = [
     "Strict",
     "Student",
     "Training",
+    "Upstream",
     "WarmUp",
     "WeakLabels",
 ]

@@ -18,6 +18,7 @@ class Limits(Strict):
     evaluation: Count | None = Field(None, description="held-out questions")
     preferences: Count | None = Field(None, description="preferences for the reward model")
     safety: Count | None = Field(None, description="safety labels for the cost model")
+    instructions: Count | None = Field(None, description="answers that the upstream imitates first")
 
 
 class Expected(Strict):
@@ -25,6 +26,7 @@ class Expected(Strict):
 
     corrections: Count = Field(20_000, description="records in each hub data set of data.corrections")
     evaluation: Count = Field(700, description="records in each hub data set of data.evaluation")
+    instructions: Count = Field(52_000, description="records in each hub data set of data.instructions")
     question_tokens: Count = Field(60, description="mean tokens of a question")
     answer_tokens: Count = Field(200, description="mean tokens of an answer or correction")
 
@@ -76,7 +78,7 @@ Sources = Annotated[
 ]
 
 
-Part = Literal["corrections", "evaluation", "queries", "preferences", "safety"]
+Part = Literal["corrections", "evaluation", "queries", "preferences", "safety", "instructions"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
@@ -93,6 +95,9 @@ class Data(Strict):
     )
     safety: Sources | None = Field(
         None, description="safety labels of others (question, answer, unsafe), for the cost model alone"
+    )
+    instructions: Sources | None = Field(
+        None, description="answers to imitate (question, answer), for upstream_sft: a base model becomes an upstream"
     )
     columns: dict[str, str] = Field({}, description="renames columns of outside data, e.g. {prompt: question}")
     on_invalid: Literal["raise", "drop"] = Field(

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from aligner_core.recipe.correctors import AlignerCorrector, Corrector
 from aligner_core.recipe.data import Data
-from aligner_core.recipe.roles import Count, Roles, Strict
+from aligner_core.recipe.roles import Count, Roles, Strict, Upstream
 from aligner_core.recipe.students import Student, WeakLabels
 from aligner_core.recipe.training import AlignerSection, Training
 
@@ -69,6 +69,9 @@ class Recipe(Strict):
     description: str = Field("", description="one line for the report")
     roles: Roles
     data: Data
+    upstream_sft: Training | None = Field(
+        None, description="fine-tunes roles.upstream on data.instructions before all else; null = it is used as it is"
+    )
     generation: Generation = Field(Generation(), description="decoding")
     aligner: AlignerSection = Field(AlignerSection(), description="the weak corrector")
     floor: Training | None = Field(None, description="training of the floor; null = the Aligner's residual training")
@@ -98,6 +101,10 @@ class Recipe(Strict):
         {}, description="further Aligners beside the own one, each a name and what differs in the section aligner, "
         "e.g. {no_warm_up: {warm_up.fraction: 0}}; their corrections are scored as aligned_NAME"
     )  # fmt: skip
+    upstreams: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], Upstream] = Field(
+        {}, description="name -> model: makes this a main table, in which these models' answers to each set of "
+        "data.evaluation are corrected and scored in place of roles.upstream's (docs/evaluation.md)"
+    )  # fmt: skip
     seeds: Annotated[list[int], Field(min_length=1)] = Field([42], description="the experiment is repeated per seed")
 
     @field_validator("seeds")
@@ -108,9 +115,26 @@ class Recipe(Strict):
         return seeds
 
     @model_validator(mode="after")
+    def _data_has_its_use(self) -> Recipe:
+        if (self.upstream_sft is None) != (self.data.instructions is None):
+            raise ValueError("upstream_sft and data.instructions go together; give both, or neither")
+        if self.student and self.student.learns_from == "preferences" and self.data.preferences is None:
+            raise ValueError("student.learns_from: preferences needs data.preferences")
+        return self
+
+    @model_validator(mode="after")
     def _a_student_has_questions(self) -> Recipe:
-        if self.student and self.data.weak_share == 1:
+        weak_to_strong = self.student and self.student.learns_from == "weak_labels"
+        if weak_to_strong and self.data.weak_share == 1:
             raise ValueError("data.weak_share: 1 leaves no question to the student; lower it, or set student: null")
+        return self
+
+    @model_validator(mode="after")
+    def _a_main_table_is_of_aligners(self) -> Recipe:
+        if self.upstreams and self.student:
+            raise ValueError("upstreams: a main table has no student; set student: null")
+        if self.upstreams and self.data.answers == "given":
+            raise ValueError("data.answers: given is for roles.upstream; give upstreams.NAME.answers a file each")
         return self
 
     @model_validator(mode="after")

@@ -85,3 +85,23 @@ class Roles(Strict):
                 "against; name another model for one of them"
             )
         return role
+
+
+class Upstream(Strict):
+    """A model of the main table: asked here, or known by its answers. May be written as the model's id alone."""
+
+    model: Role | None = Field(None, description="the model that is asked")
+    answers: str | None = Field(
+        None, description="or a file of its answers to the evaluated questions, matched by the question's words"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_id(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _answers_somehow(self) -> Upstream:
+        if (self.model is None) == (self.answers is None):
+            raise ValueError("give a model, or a file of its answers")
+        return self

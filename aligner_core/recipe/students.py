@@ -45,12 +45,17 @@ class Dpo(Strict):
     start: Literal["upstream", "sft"] = Field(
         "upstream", description="begin with the upstream (as the source), or with the SFT student"
     )
-    beta: Positive = Field(0.1, description="strength of the pull towards the reference")
+    beta: Positive | None = Field(
+        None, description="strength of the pull towards the reference; null = 0.1, and 5 for sigmoid_norm, whose "
+        "log-probabilities are per token (Lambert et al. 2024)"
+    )  # fmt: skip
     loss: Literal["sigmoid", "sigmoid_norm", "apo_zero"] = Field(
         "sigmoid", description="DPO's loss; with log-probabilities per token; or anchored (APO, D'Oosterlinck et al. "
         "2024), which does not lower the correction's likelihood to raise the margin"
     )  # fmt: skip
-    sft_weight: NotNegative = Field(0.0, description="weight of an added cross-entropy on the correction")
+    sft_weight: NotNegative = Field(
+        0.0, description="weight of an added cross-entropy per token of the correction, in nats (Pang et al. 2024)"
+    )
     min_edit: Fraction = Field(
         0.05,
         description="pairs that differ by a smaller share of the answer's words are left out; identical ones always",
@@ -58,6 +63,20 @@ class Dpo(Strict):
     training: Training = Field(
         Training(learning_rate=1e-6, global_batch=128, weight_decay=0.05), description="training on the pairs"
     )
+
+    @property
+    def strength(self) -> float:
+        """beta, or the published value for the loss."""
+        return self.beta or {"sigmoid": 0.1, "apo_zero": 0.1, "sigmoid_norm": 5.0}[self.loss]
+
+    @field_validator("training")
+    @classmethod
+    def _pairs_are_whole(cls, training: Training) -> Training:
+        if training.over_long == "truncate_answer":
+            raise ValueError("over_long: truncate_answer would teach a cut answer; use drop or raise")
+        if training.held_out:
+            raise ValueError("held_out is for supervised training; remove it")
+        return training
 
 
 class Ppo(Strict):
@@ -114,6 +133,10 @@ class Student(Strict):
     methods: Annotated[list[Method], Field(min_length=1)] = Field(
         ["sft"], description="a student for each: the systems student, student_dpo, student_ppo of the report"
     )
+    learns_from: Literal["weak_labels", "corrections", "preferences"] = Field(
+        "weak_labels", description="the Aligner's corrections of S; or, to compare the Aligner with fine-tuning on "
+        "the same data (paper, Table 3): the ground truth of W, or data.preferences; without floor and ceiling"
+    )  # fmt: skip
     training: Training = Field(Training(), description="training of the SFT student and of the ceiling")
     dpo: Dpo = Field(Dpo(), description="the DPO student")
     ppo: Ppo = Field(Ppo(), description="the PPO student")

@@ -8,7 +8,7 @@ from aligner_core.recipe.students import Ppo
 from aligner_core.records import Correction, Question, read_records
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
-from aligner_core.tasks.train import open_base, store_card
+from aligner_core.tasks.train import open_tokenizer, store_card
 
 
 class TrainPpo(Task):
@@ -38,7 +38,7 @@ class TrainPpo(Task):
         from aligner_core.training.examples import Example, build_example, within_length
 
         section = self.section
-        start, tokenizer = open_base(stage)
+        start, tokenizer = open_tokenizer(stage)
         reward = stage.model("reward")
         cost = stage.model("cost") if "cost" in stage.inputs else None
         new_tokens = section.max_new_tokens or self.max_new_tokens

@@ -13,6 +13,7 @@ from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 
 SCORES = "scores.jsonl"
+KEPT = ("history", "set")  # of a question, beside the scores of its answers
 
 
 class TrainScorer(Task):
@@ -49,7 +50,7 @@ class ScoreAnswers(Task):
         references = {row.id: (row.model_extra or {}).get("reference") for row in questions}
         rows = [
             {"id": row["id"], "system": system, "question": row["question"], "text": row[field],
-             "finished": row.get("finished", True)}
+             "finished": row.get("finished", True), **{key: row[key] for key in KEPT if row.get(key)}}
             for system, field in self.systems.items()
             for row in read_jsonl(stage.file(system))
         ]  # fmt: skip

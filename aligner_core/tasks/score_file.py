@@ -1,4 +1,4 @@
-"""Scores of one system's texts, by any reward or cost models and by whether they refuse."""
+"""Scores of the texts in a file, by any reward or cost models and by whether they refuse."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ class ScoreFile(Task):
     """Scores of the texts in `answers` by the models `scorer-1`, `scorer-2`, ...
 
     Attributes:
+        systems: which field of the rows holds each system's text; null = the correction where there are any.
         reads: what each scorer tells: helpful, cost, or null where it tells both.
         scorers: what they are called in the scores.
     """
 
     version: ClassVar[int] = 1
-    system: str
-    field: Field | None
+    systems: dict[str, Field | None]
     reads: list[Any]
     scorers: list[str]
     precision: str
     refusals: bool
 
     def run(self, stage: StageContext) -> None:
-        answers = read_answers(source_file(str(stage.inputs["answers"]["location"])), self.field).answers
-        rows: list[dict[str, Any]] = [{"id": row.id, "system": self.system} for row in answers]
+        path = source_file(str(stage.inputs["answers"]["location"]))
+        texts = {system: read_answers(path, field).answers for system, field in self.systems.items()}
+        answers = [row for found in texts.values() for row in found]
+        rows: list[dict[str, Any]] = [{"id": row.id, "system": system} for system in texts for row in texts[system]]
         # Rows of like length are scored together, and a shard is all that a kill can lose.
         bulk = Bulk(stage, [row.asked + row.text for row in answers], SHARD)
         for number in range(1, len(self.reads) + 1):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from aligner_core.recipe import AlignerSection, Training
-from aligner_core.records import Correction, read_records
+from aligner_core.records import Correction, Demonstration, WeakLabel, read_records
 from aligner_core.splits import held_out_by_question
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.stages import Task
@@ -38,7 +38,7 @@ class TrainAligner(Task):
         section = self.section
         keep = KEEP_TOKEN if section.identity_target == "keep" else None
         template = correction_template(section.template, section.aim, section.instruction, keep)
-        location, tokenizer = open_base(stage, template.frame)
+        location, tokenizer = open_tokenizer(stage, template.frame)
         if keep:
             tokenizer.add_special_tokens({"additional_special_tokens": [keep]}, replace_extra_special_tokens=False)
         records = read_records(stage.file("records"), Correction)
@@ -49,29 +49,37 @@ class TrainAligner(Task):
 
 
 class TrainToAnswer(Task):
-    """Question -> correction on `records`: the floor and the ceiling on ground truth, the student on weak labels."""
+    """Question -> correction on `records`: the floor and the ceiling on ground truth, the student on weak labels.
 
-    version: ClassVar[int] = 2
+    Or question -> answer, where `records` are demonstrations: the upstream that learns to answer at all.
+    A record's `confidence` is the weight of its tokens; records with none of it are left out.
+    """
+
+    version: ClassVar[int] = 3
     distributed: ClassVar[bool] = True
     training: Training
     precision: str
     seed: int
+    learns: Literal["correction", "answer"] = "correction"
 
     def run(self, stage: StageContext) -> None:
         from aligner_core.templates import conversation, prompt_ids, target_ids
         from aligner_core.training.examples import Example, build_example
         from aligner_core.training.supervised import Phase, train_supervised
 
-        location, tokenizer = open_base(stage)
+        location, tokenizer = open_tokenizer(stage)
         training = self.training
 
-        def example(record: Correction) -> Example:
+        def example(record: WeakLabel | Demonstration) -> Example:
             prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
-            target = target_ids(tokenizer, record.correction)
-            return build_example(prompt, target, tokenizer.eos_token_id, record.id)
+            target = target_ids(tokenizer, getattr(record, self.learns))
+            return build_example(prompt, target, tokenizer.eos_token_id, record.id, record.confidence)
 
-        records: Sequence[Correction] = read_records(stage.file("records"), Correction)
-        watched: Sequence[Correction] = ()
+        kind: type[WeakLabel | Demonstration] = WeakLabel if self.learns == "correction" else Demonstration
+        given = read_records(stage.file("records"), kind)
+        records: Sequence[WeakLabel | Demonstration] = [record for record in given if record.confidence > 0]
+        stage.facts["dropped_without_confidence"] = len(given) - len(records)
+        watched: Sequence[WeakLabel | Demonstration] = ()
         if training.held_out:
             records, watched = held_out_by_question(records, training.held_out.share, self.seed)
         train_supervised(
@@ -83,6 +91,7 @@ class TrainToAnswer(Task):
 
 
 def store_card(stage: StageContext, title: str, task: Task) -> None:
+    """Write the README of the stage's model."""
     from aligner_core.files import write_text
     from aligner_core.provenance import git_revision, versions
     from aligner_core.training.model_card import model_card
@@ -92,7 +101,8 @@ def store_card(stage: StageContext, title: str, task: Task) -> None:
     write_text(stage.folder / MODEL / "README.md", card)
 
 
-def open_base(stage: StageContext, frame: str | None = None) -> tuple[ModelLocation, PreTrainedTokenizerBase]:
+def open_tokenizer(stage: StageContext, frame: str | None = None) -> tuple[ModelLocation, PreTrainedTokenizerBase]:
+    """Where the stage's model lies, and its tokenizer, ready for training; `frame` replaces its chat template."""
     from transformers import AutoTokenizer
 
     from aligner_core.templates import prepare_tokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,12 @@ def start_deepspeed(profile: Profile) -> None:
         raise UserError(Problem("zero", "DeepSpeed did not start", fix))
 
 
+def allow_bfloat16(arguments: Any) -> None:
+    """Let DeepSpeed train in bfloat16 on a CPU, though transformers knows bfloat16 under DeepSpeed on GPUs alone."""
+    settings = arguments.hf_deepspeed_config
+    settings.mismatches = [mismatch for mismatch in settings.mismatches if "bf16" not in mismatch]
+
+
 @contextmanager
 def whole_weights() -> Iterator[None]:
     """Models loaded inside are whole on every process, though ZeRO-3 shards what is loaded for training."""
@@ -67,3 +73,33 @@ def whole_weights() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = sharded
+
+
+def frozen_engine(profile: Profile, load: Callable[[], Any]) -> tuple[Any, Any]:
+    """A network for forward passes alone: whole on every process, or sharded over them under ZeRO-3.
+
+    Args:
+        load: opens the network; under ZeRO-3 it is sharded while it is read.
+
+    Returns:
+        the network, and accelerate's state: which process this is, of how many, and its device.
+    """
+    if profile.uses_deepspeed:
+        start_deepspeed(profile)
+    from accelerate import PartialState
+
+    place = PartialState(**({} if profile.uses_deepspeed else {"cpu": profile.device.kind == "cpu"}))
+    if profile.zero.stage < 3:
+        return load().to(place.device).eval(), place
+    import deepspeed
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+    settings = deepspeed_config(profile)
+    zero = {key: value for key, value in settings["zero_optimization"].items() if key != "offload_optimizer"}
+    config = {"train_micro_batch_size_per_gpu": 1, "bf16": settings["bf16"], "zero_optimization": zero}
+    # from_pretrained shards for as long as this lives
+    sharding = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]
+    engine = deepspeed.initialize(model=load(), config=config)[0]
+    del sharding
+    engine.eval()
+    return engine, place

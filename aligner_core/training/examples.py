@@ -14,11 +14,15 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Example:
-    """`labels` is `input_ids` where loss is taken, and -100 elsewhere. `record` names the record it came from."""
+    """`labels` is `input_ids` where loss is taken, and -100 elsewhere. `record` names the record it came from.
+
+    `weight` is what a token's loss counts, beside 1 for that of an example that nothing is known of.
+    """
 
     input_ids: list[int]
     labels: list[int]
     record: str
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -28,9 +32,9 @@ class Example:
         return sum(label != IGNORED for label in self.labels)
 
 
-def build_example(prompt: Sequence[int], target: Sequence[int], eos: int, record: str) -> Example:
+def build_example(prompt: Sequence[int], target: Sequence[int], eos: int, record: str, weight: float = 1.0) -> Example:
     """Concatenate; the mask follows from the lengths, never from comparing ids (pad may equal EOS)."""
-    return Example([*prompt, *target, eos], [IGNORED] * len(prompt) + [*target, eos], record)
+    return Example([*prompt, *target, eos], [IGNORED] * len(prompt) + [*target, eos], record, weight)
 
 
 def longest_fitting(text: str, fits: Callable[[str], bool]) -> str | None:

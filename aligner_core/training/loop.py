@@ -15,7 +15,7 @@ from aligner_core.files import read_json, write_text
 from aligner_core.profile import Profile
 from aligner_core.recipe import Training
 from aligner_core.stage_context import StageContext
-from aligner_core.training.deepspeed_setup import deepspeed_config, start_deepspeed
+from aligner_core.training.deepspeed_setup import allow_bfloat16, deepspeed_config, start_deepspeed
 from aligner_core.training.optimizer import MasterWeightAdamW
 
 COMPLETE = "complete"
@@ -124,6 +124,8 @@ def run_training(stage: StageContext, trainer: Trainer, doing: str) -> None:
         ArithmeticError: if the loss stopped being a number.
     """
     trainer.add_callback(StageCallback(stage, doing))
+    if stage.profile.uses_deepspeed:
+        allow_bfloat16(trainer.args)
     checkpoints = stage.folder / "checkpoints"
     started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=_newest(checkpoints))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SHOWN = ("examples", "supervised_tokens", "steps", "loss_first", "loss_last", "held_out_loss", "best_step",
-         "answers_truncated", "dropped_over_long")  # fmt: skip
+SHOWN = ("examples", "pairs", "supervised_tokens", "steps", "loss_first", "loss_last", "held_out_loss", "best_step",
+         "accuracy_last", "margin_last", "answers_truncated", "dropped_identical", "dropped_near_copies",
+         "dropped_over_long")  # fmt: skip
 
 
 def model_card(

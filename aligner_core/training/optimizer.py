@@ -12,6 +12,8 @@ from torch import nn
 class MasterWeightAdamW(torch.optim.AdamW):
     """AdamW (Loshchilov & Hutter 2019) on fp32 copies; the model's weights are their rounded images.
 
+    fp32 weights need no copies: they are trained themselves.
+
     In bfloat16 alone an update smaller than 1/256 of a weight is lost; here it accumulates in the copy, while the
     matrix products stay in bfloat16. This is what DeepSpeed does on several processes, for one process.
     """
@@ -27,7 +29,7 @@ class MasterWeightAdamW(torch.optim.AdamW):
         ]
         self._weights = [weight for group in groups for weight in group["weights"]]  # type: ignore[attr-defined]
         for group in groups:
-            group["params"] = [nn.Parameter(weight.detach().float().clone()) for weight in group.pop("weights")]  # type: ignore[attr-defined]
+            group["params"] = [nn.Parameter(weight.detach().float()) for weight in group.pop("weights")]  # type: ignore[attr-defined]
         super().__init__([group for group in groups if group["params"]], lr=lr, betas=betas, fused=True)
 
     @torch.no_grad()

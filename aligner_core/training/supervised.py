@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from aligner_core.estimates import micro_batch_size
 from aligner_core.profile import Profile
 from aligner_core.recipe import Training
+from aligner_core.scorer import pad_right
 from aligner_core.shapes import shape_from_config
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.training import causal_attention
@@ -49,17 +50,27 @@ class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
         model: Any,
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Cross-entropy over all supervised tokens of the global batch, each with the same weight."""
-        total, tokens = supervised_loss(model, inputs["input_ids"], inputs["labels"])
+        total, _ = supervised_loss(model, inputs["input_ids"], inputs["labels"], inputs["weights"])
         # The tokens are those of all processes, and the gradients are averaged over them.
-        loss: torch.Tensor = total / (num_items_in_batch or tokens) * self.accelerator.num_processes
+        loss: torch.Tensor = total / num_items_in_batch * self.accelerator.num_processes
         return loss
 
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device) -> Any:
+        """Supervised tokens of the global batch, each counted with its example's weight."""
+        counted = [_weighted_tokens(batch["labels"][:, 1:], batch["weights"]) for batch in batch_samples]
+        return self.accelerator.reduce(torch.stack(counted).sum().to(device), "sum")
 
-def supervised_loss(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy of the supervised tokens, and their number.
+
+def supervised_loss(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of the supervised tokens, and their number; both weighted, where weights are given.
+
+    Their quotient is a cross-entropy per token whatever the weights: those say how much an example counts beside the
+    others of a batch, and equal ones change nothing.
 
     Logits are computed only where some row is supervised. TRL does likewise, but multiplies by the output layer in
     fp32 and twice, which takes half of a step on a CPU. No attention mask is given: rows are padded on the right,
@@ -67,14 +78,29 @@ def supervised_loss(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -
 
     Args:
         input_ids, labels: (batch, longest); labels are IGNORED where there is no loss.
+        weights: (batch,) of the examples.
     """
+    weights = torch.ones(len(labels), device=labels.device) if weights is None else weights
     shifted = labels[:, 1:]
     kept = (shifted != IGNORED).any(0).nonzero().flatten()
     logits = model(input_ids=input_ids, logits_to_keep=kept, use_cache=False).logits
-    total = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), shifted[:, kept].flatten(), ignore_index=IGNORED, reduction="sum"
+    each = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), shifted[:, kept].flatten(), ignore_index=IGNORED, reduction="none"
     )
-    return total, (shifted != IGNORED).sum()
+    return (each.view(len(labels), -1).sum(1) * weights).sum(), _weighted_tokens(shifted, weights)
+
+
+def collate_examples(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """A padded batch; what the rows are padded with is never looked at."""
+    return {
+        "input_ids": pad_right([row["input_ids"] for row in rows])[0],
+        "labels": pad_right([row["labels"] for row in rows], IGNORED)[0],
+        "weights": torch.tensor([row["weight"] for row in rows]),
+    }
+
+
+def _weighted_tokens(shifted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return ((shifted != IGNORED).sum(1) * weights).sum()
 
 
 def train_supervised(
@@ -101,18 +127,18 @@ def train_supervised(
     set_seed(seed)
     micro_batch = _micro_batch(stage, model, examples, training)
     arguments = training_arguments(stage, training, seed, micro_batch)
-    network = AutoModelForCausalLM.from_pretrained(
-        model.folder, dtype=getattr(torch, stage.profile.precision), attn_implementation=attention(stage.profile),
-        **model.arguments(),
-    )  # fmt: skip
+    network = load_network(stage, model)
     if len(tokenizer) > network.config.vocab_size:
         network.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE)
     if training.lora:
         network = with_adapters(network, training.lora, stage.profile.gradient_checkpointing)
     trainer = SupervisedTrainer(
         model=network,
-        args=SFTConfig(**arguments, max_length=None, shuffle_dataset=False),
-        train_dataset=Dataset.from_list([{"input_ids": item.input_ids, "labels": item.labels} for item in examples]),
+        args=SFTConfig(**arguments, max_length=None, shuffle_dataset=False, remove_unused_columns=False),
+        train_dataset=Dataset.from_list(
+            [{"input_ids": item.input_ids, "labels": item.labels, "weight": item.weight} for item in examples]
+        ),
+        data_collator=collate_examples,
         processing_class=tokenizer,
         optimizers=optimizer_for(network, training, stage.profile),
     )
@@ -127,6 +153,14 @@ def train_supervised(
     folder = best.restore() if best else save_model(stage, trainer)
     if training.lora and stage.is_main_process:
         merge_adapters(model, folder, stage.folder / "adapter", tokenizer)
+
+
+def load_network(stage: StageContext, model: ModelLocation) -> Any:
+    """The causal language model in the profile's precision and with its attention."""
+    return AutoModelForCausalLM.from_pretrained(
+        model.folder, dtype=getattr(torch, stage.profile.precision), attn_implementation=attention(stage.profile),
+        **model.arguments(),
+    )  # fmt: skip
 
 
 def attention(profile: Profile) -> str | None:

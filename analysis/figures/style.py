@@ -23,6 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DIVERGING = "RdBu"  # blue is better, as after is
 HELPFUL, HARMLESS = "helpfulness score", "harmlessness score"
 DOTS_PER_INCH = 150
+_UNDATED: dict[str, dict[str, str | None]] = {".png": {"Software": None}, ".svg": {"Date": None}}
 SETTINGS = {
     **sns.axes_style("ticks"),
     "font.family": "DejaVu Sans",
@@ -77,9 +78,13 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
 
 
 def save(figure: Figure, stem: Path) -> Path:
-    """Write `stem`.png and `stem`.svg; returns the PNG's path. The same figure gives the same bytes."""
-    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    """Write `stem`.png and `stem`.svg; returns the PNG's path."""
+    for form in _UNDATED:
+        save_as(figure, stem.with_suffix(form))
+    return stem.with_suffix(".png")
+
+
+def save_as(figure: Figure, path: Path) -> None:
+    """Write a .png or .svg file. The same figure gives the same bytes."""
     with mpl.rc_context(SETTINGS):
-        figure.savefig(png, dpi=DOTS_PER_INCH, metadata={"Software": None})
-        figure.savefig(svg, dpi=DOTS_PER_INCH, metadata={"Date": None})
-    return png
+        figure.savefig(path, dpi=DOTS_PER_INCH, metadata=_UNDATED[path.suffix])

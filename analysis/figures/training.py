@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -42,6 +43,63 @@ def training_curves(frame: pd.DataFrame) -> Figure:
         here.set_ylabel("loss")
     for here in axes[len(names) :]:
         here.set_axis_off()
+    return figure
+
+
+PREFERENCES = {
+    "accuracy": ("accuracy",),
+    "margin of the rewards": ("margin",),
+    "implicit rewards": ("chosen_reward", "rejected_reward"),
+    "log-probabilities": ("chosen_logp", "rejected_logp"),
+}
+# What an iteration tells of itself that says nothing of the policy.
+OF_THE_ITERATION = ("iteration", "step", "stage", "seconds", "tokens", "epoch")
+FIRST = ("score", "reward", "cost", "kl", "entropy", "length")
+
+
+@styled
+def preference_curves(frame: pd.DataFrame) -> Figure:
+    """What DPO learns, by optimizer step: accuracy, margin, and chosen (solid) above rejected (dashed) texts.
+
+    Args:
+        frame: `run_data.preference_metrics`: columns stage, step and those of PREFERENCES that were logged.
+    """
+    panels = {
+        title: names for title, wanted in PREFERENCES.items() if (names := [name for name in wanted if name in frame])
+    }
+    return _panels(frame, "step", "optimizer step", panels)
+
+
+@styled
+def policy_curves(frame: pd.DataFrame) -> Figure:
+    """What PPO tells of every iteration, one panel per quantity.
+
+    Args:
+        frame: `run_data.policy_iterations`: columns stage, iteration, and numbers.
+    """
+    numbers = [name for name in frame.select_dtypes("number") if name not in OF_THE_ITERATION]
+    names = [name for name in FIRST if name in numbers] + [name for name in numbers if name not in FIRST]
+    return _panels(frame, "iteration", "iteration", {name.replace("_", " "): [name] for name in names})
+
+
+def _panels(frame: pd.DataFrame, x: str, label: str, panels: Mapping[str, Sequence[str]]) -> Figure:
+    """A panel per title; a colour per stage; of two quantities in a panel the second is dashed."""
+    columns = min(4, len(panels))
+    figure, axes = grid_of_axes(math.ceil(len(panels) / columns), columns, 2.3, 1.9)
+    for here, (title, names) in zip(axes, panels.items(), strict=False):
+        for color, (stage, rows) in zip(SERIES, frame.groupby("stage", sort=False), strict=False):
+            for name, line in zip(names, ("-", "--"), strict=False):
+                known = rows.dropna(subset=name)
+                here.plot(known[x], known[name], color=color, linestyle=line, label=str(stage), markersize=3,
+                          marker="o" if len(known) < 30 else None)  # fmt: skip
+        here.set(title=title, xlabel=label)
+        here.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        here.grid(axis="y")
+    for here in axes[len(panels) :]:
+        here.set_axis_off()
+    handles = axes[0].get_legend_handles_labels()
+    legend = dict(zip(reversed(handles[1]), reversed(handles[0]), strict=True))
+    figure.legend(list(legend.values())[::-1], list(legend)[::-1], loc="outside lower center", ncols=3)
     return figure
 
 

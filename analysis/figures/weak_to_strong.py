@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from analysis.figures.style import (
     AFTER,
@@ -17,17 +18,20 @@ from analysis.figures.style import (
     styled,
 )
 
+PARTS = {"corrected": "#56B4E9", "student": AFTER, "ceiling": "#009E73", "floor": "#E69F00", "published": "#A9A9A9"}
+NAMES = {"corrected": "its answers corrected", "student": "fine-tuned on weak labels"}
+
 
 @styled
 def weak_to_strong(frame: pd.DataFrame) -> Figure:
     """Omegas as horizontal bars, helpfulness beside harmlessness; published values are grey.
 
     Args:
-        frame: columns label, ours (bool), helpful, harmless, and for rows of ours helpful_low, helpful_high,
-            harmless_low, harmless_high; drawn from top to bottom.
+        frame: columns label, part (of a system, or "published"), helpful, harmless, and for rows of ours helpful_low,
+            helpful_high, harmless_low, harmless_high; drawn from top to bottom.
     """
     figure, axes = grid_of_axes(1, 2, 3.6, 0.9 + 0.3 * len(frame), sharey=True)
-    colors = [AFTER if ours else "#A9A9A9" for ours in frame["ours"]]
+    colors = [PARTS.get(part, SOFT) for part in frame["part"]]
     for here, axis, noun in zip(axes, ("helpful", "harmless"), ("helpfulness", "harmlessness"), strict=True):
         here.barh(range(len(frame)), frame[axis], xerr=error_bars(frame, axis), color=colors, capsize=3,
                   error_kw={"elinewidth": 1.0})  # fmt: skip
@@ -36,6 +40,9 @@ def weak_to_strong(frame: pd.DataFrame) -> Figure:
         here.grid(axis="x")
     axes[0].set_yticks(range(len(frame)), frame["label"])
     axes[0].invert_yaxis()
+    shown = [part for part in PARTS if part in set(frame["part"])]
+    handles = [Patch(color=PARTS[part], label=NAMES.get(part, part)) for part in shown]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(shown))
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -45,14 +46,12 @@ def answering(size: str, longest: int = 2048) -> GenerationWork:
 def turned(profile: Profile, knob: str) -> Profile:
     """The profile with exactly what the message says, as a person would follow it."""
     document = profile.model_dump()
-    for key, value in re.findall(r"([a-z_.]+): (true|\d+)", knob):
+    for key, value in re.findall(r"([a-z_.]+): ([a-z0-9\"]+)", knob):
         target = document
         *parents, last = key.split(".")
         for parent in parents:
             target = target[parent]
-        target[last] = True if value == "true" else int(value)
-    if match := re.search(r"\(stage (\d)\)", knob):
-        document["zero"]["stage"] = int(match[1])
+        target[last] = json.loads(value)
     return Profile.model_validate(document)
 
 
@@ -73,9 +72,13 @@ def test_each_zero_stage_shards_its_part(stage: int, whole: int, sharded: int, p
     assert states == pytest.approx((whole + sharded / processes) * parameters(SHAPES["7b"]))
 
 
-def test_offloaded_optimizer_states_leave_the_device() -> None:
-    states = training_state_bytes(training("7b"), place(zero={"stage": 2, "offload": True}))
-    assert states == pytest.approx((2 + 2 / 8) * parameters(SHAPES["7b"]))
+@pytest.mark.parametrize(("stage", "on_device", "in_host"), [(2, 2, 16), (3, 0, 18)])
+def test_offload_moves_states_and_gradients_to_the_host_and_with_zero_3_the_weights(
+    stage: int, on_device: int, in_host: int
+) -> None:
+    profile = place(nodes=2, processes=16, zero={"stage": stage, "offload": True})
+    assert training_state_bytes(training("7b"), profile) == pytest.approx(on_device * parameters(SHAPES["7b"]))
+    assert estimate(training("7b"), profile).host_gib * 2**30 == pytest.approx(in_host / 2 * parameters(SHAPES["7b"]))
 
 
 def test_frozen_weights_have_neither_gradients_nor_optimizer_states() -> None:

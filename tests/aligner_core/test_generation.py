@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,20 @@ def test_a_row_without_a_prompt_is_left_alone(tmp_path: Path) -> None:
 
 def test_every_shard_and_seed_has_its_own_randomness() -> None:
     assert len({digest_seed(seed, [str(row), "x"]) for seed in range(20) for row in range(20)}) == 400
+
+
+class CountingEngine(FakeEngine):
+    """Says what it read, as servers do."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
+        made = super().generate(prompts, sampling, seed)
+        return [
+            replace(item, prompt_tokens=len(prompt.messages[-1].content))
+            for item, prompt in zip(made, prompts, strict=True)
+        ]
+
+
+def test_tokens_that_were_read_before_a_kill_are_counted_too(tmp_path: Path) -> None:
+    with pytest.raises(SimulatedKillError):
+        generate(tmp_path, CountingEngine(stop_at=2))
+    assert generate(tmp_path, CountingEngine()).facts["prompt_tokens"] == sum(map(len, ROWS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_json, write_text
 from aligner_core.launch import launch_command, launch_environment
 from aligner_core.profile import Profile
-from aligner_core.runner import StageError, run_stages
+from aligner_core.runner import StageError, run_growing, run_stages
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Stage, Task, is_finished, stage_folder
 
@@ -107,3 +108,17 @@ def test_processes_share_the_cores_of_a_cpu() -> None:
     two = PROFILE.model_copy(update={"processes": 2})
     assert int(launch_environment(two)["OMP_NUM_THREADS"]) >= 1
     assert "OMP_NUM_THREADS" not in launch_environment(PROFILE)
+
+
+def test_a_graph_grows_only_when_what_it_depends_on_has_been_run(tmp_path: Path) -> None:
+    first = Stage("first", WriteText(text="a"))
+
+    def growing() -> Iterator[list[Stage]]:
+        yield [first]
+        text = (stage_folder(tmp_path, first) / "text.txt").read_text()
+        yield [first, Stage("second", WriteText(text=text * 2), {"before": first.output("text.txt")})]
+
+    run_growing(tmp_path, growing(), PROFILE, PlainDisplay())
+    names = [stage["name"] for stage in read_json(tmp_path / "run.json")["stages"]]
+    assert names == ["first", "second"]
+    assert [path.read_text() for path in tmp_path.glob("stages/second-*/text.txt")] == ["aaa"]

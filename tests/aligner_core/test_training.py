@@ -7,12 +7,16 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.embedded_models import local_folder
@@ -20,7 +24,10 @@ from aligner_core.files import file_digest, read_json, read_jsonl, write_json, w
 from aligner_core.launch import launch_command, launch_environment
 from aligner_core.profile import Profile
 from aligner_core.recipe import HeldOut, Lora, Training
+from aligner_core.scorer import pad_right
 from aligner_core.tasks.train import TrainToAnswer
+from aligner_core.training.examples import build_example
+from aligner_core.training.supervised import supervised_loss
 
 TRAINING = Training(epochs=2, learning_rate=1e-3, global_batch=8, lr_warmup=0.1, max_length=512)
 
@@ -29,23 +36,35 @@ def smoke(**changes: Any) -> Profile:
     return Profile.model_validate({**read_yaml(find_profile("smoke")), "replace": {}, **changes})
 
 
-def train(folder: Path, profile: Profile, training: Training = TRAINING, records: int = 48) -> list[float]:
+def train(
+    folder: Path,
+    profile: Profile,
+    training: Training = TRAINING,
+    records: int = 48,
+    confidence: Callable[[int], float] | None = None,
+) -> list[float]:
     """Run one training as the runner would; returns the losses."""
-    describe(folder, profile, training, records)
+    describe(folder, profile, training, records, confidence)
     environment = {**os.environ, **launch_environment(profile)}
     result = subprocess.run(launch_command(folder, profile), env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return [row["loss"] for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
 
 
-def describe(folder: Path, profile: Profile, training: Training, records: int) -> None:
+def describe(
+    folder: Path,
+    profile: Profile,
+    training: Training,
+    records: int,
+    confidence: Callable[[int], float] | None = None,
+) -> None:
     folder.mkdir(exist_ok=True)
     source = random.Random(0)
     write_jsonl(
         folder / "records.jsonl",
         (
             {"id": str(number), "question": f"Say {number}.", "answer": "no",
-             "correction": "abc" * source.randint(1, 20)}
+             "correction": "abc" * source.randint(1, 20), **({"confidence": confidence(number)} if confidence else {})}
             for number in range(records)
         ),
     )  # fmt: skip
@@ -107,6 +126,36 @@ def test_a_training_killed_after_any_checkpoint_ends_with_the_same_bits(
     (half_written / "trainer_state.json").write_text("{")
     assert train(tmp_path / "killed", profile) == losses
     assert weights(tmp_path / "killed") == weights(whole)
+
+
+def test_equal_confidence_changes_nothing_and_the_doubtful_half_counts_less(
+    one_process: tuple[list[float], Path], tmp_path: Path
+) -> None:
+    assert train(tmp_path / "equal", smoke(), confidence=lambda _: 0.5) == pytest.approx(one_process[0], abs=1e-5)
+    doubted = train(tmp_path / "half", smoke(), confidence=lambda number: 0.1 if number % 2 else 1.0)
+    assert doubted != pytest.approx(one_process[0], abs=1e-2)
+
+
+def test_records_without_any_confidence_are_left_out_and_counted(tmp_path: Path) -> None:
+    train(tmp_path, smoke(), TRAINING.model_copy(update={"epochs": 1}), confidence=lambda number: float(number % 2))
+    facts = read_json(tmp_path / "facts.json")
+    assert (facts["examples"], facts["dropped_without_confidence"]) == (24, 24)
+
+
+@given(st.lists(st.floats(0.1, 1), min_size=3, max_size=3))
+@settings(max_examples=20, deadline=None)
+def test_a_weighted_loss_is_the_weighted_mean_of_the_rows_losses(weights: list[float]) -> None:
+    network = AutoModelForCausalLM.from_pretrained(local_folder("embedded:tiny-random"), dtype=torch.float32)
+    rows = [build_example([1, 2, 3], list(range(4, 4 + length)), 0, "r") for length in (1, 5, 9)]
+    input_ids, labels = pad_right([row.input_ids for row in rows])[0], pad_right([row.labels for row in rows], -100)[0]
+    with torch.no_grad():
+        total, tokens = supervised_loss(network, input_ids, labels, torch.tensor(weights))
+        alone = [
+            supervised_loss(network, *(torch.tensor([ids]) for ids in (row.input_ids, row.labels))) for row in rows
+        ]
+    summed = sum(weight * float(loss) for weight, (loss, _) in zip(weights, alone, strict=True))
+    counted = sum(weight * row.supervised for weight, row in zip(weights, rows, strict=True))
+    assert float(total / tokens) == pytest.approx(summed / counted, rel=1e-4)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 8])

@@ -15,6 +15,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from analysis.figures.lineage import lineage
 from analysis.figures.main_table import comparison_table, heat_map, published_main_table
 from analysis.figures.redistribution import (
     checkpoint_path,
@@ -26,7 +27,7 @@ from analysis.figures.redistribution import (
 )
 from analysis.figures.rounds import ida_path, ida_steps, multi_round
 from analysis.figures.style import AFTER, BEFORE, save
-from analysis.figures.training import benchmark_ratios, throughput, training_curves
+from analysis.figures.training import benchmark_ratios, policy_curves, preference_curves, throughput, training_curves
 from analysis.figures.warm_up import warm_up, warm_up_elo
 from analysis.figures.weak_to_strong import positions, weak_to_strong
 from analysis.published import load
@@ -195,7 +196,7 @@ def standing(systems: str) -> pd.DataFrame:
 
 
 def test_weak_to_strong_bars_tell_ours_from_the_published_by_colour_and_interval() -> None:
-    frame = standing("ab").rename(columns={"system": "label"}).assign(ours=[True, False])
+    frame = standing("ab").rename(columns={"system": "label"}).assign(part=["student", "published"])
     frame.loc[1, ["helpful_low", "helpful_high", "harmless_low", "harmless_high"]] = np.nan
     figure = weak_to_strong(frame)
     for axes, axis in zip(figure.axes, ("helpful", "harmless"), strict=True):
@@ -203,6 +204,33 @@ def test_weak_to_strong_bars_tell_ours_from_the_published_by_colour_and_interval
         assert [bar.get_width() for bar in bars] == frame[axis].tolist()
         assert bars[0].get_facecolor() == to_rgba(AFTER) != bars[1].get_facecolor()
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["a", "b"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["fine-tuned on weak labels", "published"]
+
+
+def test_dpo_shows_accuracy_and_margin_and_chosen_beside_rejected() -> None:
+    frame = pd.DataFrame({"stage": "student_dpo-s1", "step": [1, 2], "accuracy": [0.5, 1.0], "margin": [0.0, 2.0],
+                          "chosen_reward": [0.0, 1.0], "rejected_reward": [0.0, -1.0]})  # fmt: skip
+    shown = {axes.get_title(): axes for axes in preference_curves(frame).axes if axes.lines}
+    assert list(shown) == ["accuracy", "margin of the rewards", "implicit rewards"]
+    assert shown["accuracy"].lines[0].get_ydata().tolist() == [0.5, 1.0]
+    solid, dashed = shown["implicit rewards"].lines
+    assert (solid.get_linestyle(), solid.get_ydata()[-1]) == ("-", 1.0)
+    assert (dashed.get_linestyle(), dashed.get_ydata()[-1]) == ("--", -1.0)
+
+
+def test_ppo_shows_every_quantity_of_its_iterations_the_scores_first() -> None:
+    rows = [
+        {"stage": f"student_ppo-s{seed}", "iteration": number, "seconds": 9.0, "policy_loss": 0.1, "kl": 0.2,
+         "score": float(seed), "step": number}
+        for seed in (1, 2) for number in (1, 2, 3)
+    ]  # fmt: skip
+    figure = policy_curves(pd.DataFrame(rows))
+    shown = [axes for axes in figure.axes if axes.lines]
+    assert [axes.get_title() for axes in shown] == ["score", "kl", "policy loss"]
+    assert [line.get_ydata().tolist() for line in shown[0].lines] == [[1.0] * 3, [2.0] * 3]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["student_ppo-s1", "student_ppo-s2"]
 
 
 def test_positions_carry_an_interval_on_both_axes() -> None:
@@ -303,3 +331,19 @@ def test_drawing_leaves_the_callers_style_alone() -> None:
     before = dict(mpl.rcParams)
     redistribution(clouds(("a",)))
     assert dict(mpl.rcParams) == before
+
+
+def test_a_lineage_stands_from_left_to_right() -> None:
+    rows = [("second", "starts_from", "first", False), ("first", "starts_from", "hub/base", True),
+            ("second", "corrected_by", "aligner", False), ("aligner", "learns_from", "weak", True)]  # fmt: skip
+    figure = lineage(pd.DataFrame(rows, columns=["model", "relation", "origin", "finished"]))
+    texts = {text.get_text().replace("\n", ""): text for text in figure.axes[0].texts}
+    at = {name: text.get_position()[0] for name, text in texts.items()}
+    assert at == {"hub/base": 0, "first": 1, "weak": 0, "aligner": 1, "second": 2}
+    assert texts["second"].get_bbox_patch().get_linestyle() == "--"
+    assert len(figure.axes[0].patches) == len(rows)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "starts from",
+        "learns from",
+        "corrections by",
+    ]

@@ -58,8 +58,9 @@ def test_files_that_do_not_hold_two_systems_are_all_named(tmp_path: Path) -> Non
 def test_bars_hold_our_comparisons_with_the_upstream_above_the_published_ones(tmp_path: Path) -> None:
     numbers = results(load_run(fake_run(tmp_path, {**dict.fromkeys(SYSTEMS, 0.0), "student": 9.0})))
     frame = weak_to_strong_frame(numbers)
-    assert frame["label"].tolist()[:3] == ["fake: aligned", "fake: student", "Alpaca-7B, SFT"]
-    assert frame["ours"].sum() == 2
+    ours = ["fake: aligned", "fake: student", "fake: ceiling", "fake: floor"]
+    assert frame["label"].tolist()[:5] == [*ours, "Alpaca-7B, SFT"]
+    assert frame["part"].tolist()[:5] == ["corrected", "student", "ceiling", "floor", "published"]
     assert tuple(frame.loc[1, ["helpful", "helpful_low", "helpful_high"]]) == (100.0, 100.0, 100.0)
     assert len(position_frame(numbers)) == len(SYSTEMS)
 

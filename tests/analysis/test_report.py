@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aligner_core.errors import UserError
-from aligner_core.files import read_json, write_json
+from aligner_core.files import read_json, write_json, write_jsonl
 from analysis.report import duration, write_report
 from analysis.results import compare, gap_in_words, in_words
 from analysis.run_data import load_run
@@ -59,7 +59,12 @@ def test_words_claim_a_difference_only_where_the_interval_excludes_none() -> Non
 
 
 def test_a_gap_beyond_its_interval_is_told_as_a_share() -> None:
-    gap = {"axis": "helpful", "gap": {"value": 2, "low": 1, "high": 3}, "pgr": {"value": 0.5, "low": 0.2, "high": 0.8}}
+    gap = {
+        "student": "student",
+        "axis": "helpful",
+        "gap": {"value": 2, "low": 1, "high": 3},
+        "pgr": {"value": 0.5, "low": 0.2, "high": 0.8},
+    }
     assert "recovers 0.50 [0.20, 0.80] of the gap in helpfulness" in gap_in_words(gap)
 
 
@@ -94,12 +99,68 @@ def test_published_numbers_of_the_same_comparison_stand_beside_ours(improving: P
     assert "Alpaca2-70B, Aligner-13B-50k" in page
 
 
-def test_a_students_method_chooses_the_published_rows(improving: Path) -> None:
-    recipe = read_json(improving / "recipe.json")
-    write_json(improving / "recipe.json", {**recipe, "student": {"method": "dpo"}})
+def test_every_student_has_its_bars_comparisons_pgr_and_published_rows(tmp_path: Path) -> None:
+    taught = {"student": 1.0, "student_dpo": 2.0, "student_ppo": 0.5, "student_more": 1.5}
+    folder = fake_run(tmp_path, {"upstream": 0.0, "aligned": 1.0, "floor": 0.0, "ceiling": 2.0, **taught})
+    write_report(folder)
+    report = read_json(folder / "report.json")
+    compared = {(row["a"], row["b"]) for row in report["comparisons"]}
+    for name in taught:
+        assert {(name, "upstream"), (name, "aligned"), (name, "floor"), ("ceiling", name)} <= compared
+    assert {(name, "student") for name in taught if name != "student"} <= compared
+    assert len(report["pgr"]) == 4 * 3
+    gaps = {(row["student"], row["axis"]): row["pgr"]["value"] for row in report["pgr"] if row["pgr"]}
+    assert gaps["student_dpo", "helpful"] == pytest.approx(1.0, abs=0.15)
+    assert gaps["student_ppo", "helpful"] == pytest.approx(0.25, abs=0.15)
+    published: dict[str, list[tuple[float, float]]] = {row["a"]: [] for row in report["published"]}
+    for row in report["published"]:
+        if row["b"] == "upstream":
+            published[row["a"]].append((row["helpful"], row["harmless"]))
+    assert published["student_dpo"] == [(-51.3, 57.1), (-9.6, 68.4)]
+    assert published["student_ppo"] == [(-38.9, 62.6), (21.6, 43.9)]
+    assert published["student"][0] == (14.0, 63.7)
+    assert "student_more" not in published
+
+
+def test_refusals_lengths_and_copies_stand_beside_every_gain(improving: Path) -> None:
+    for seed in (1, 2):
+        path = improving / "stages" / f"scores-s{seed}" / "scores.jsonl"
+        text = path.read_text().replace('"student says 1"', '"I am sorry, but I cannot help with that."')
+        path.write_text(text.replace('"aligned says 2"', '"upstream says 2"'))
     write_report(improving)
-    rows = [row for row in read_json(improving / "report.json")["published"] if row["a"] == "student"]
-    assert [(row["helpful"], row["harmless"]) for row in rows] == [(-51.3, 57.1), (-9.6, 68.4)]
+    report = read_json(improving / "report.json")
+    (row,) = [
+        row for row in report["comparisons"] if (row["a"], row["b"], row["axis"]) == ("student", "upstream", "helpful")
+    ]
+    assert row["refusals"] == [pytest.approx(1 / 60), 0.0]
+    assert row["words"] == [pytest.approx(3 + 6 / 60), 3.0]
+    described = {row["system"]: row for row in report["systems"]}
+    assert described["student"]["refusal_share"] == pytest.approx(1 / 60)
+    assert described["aligned"]["copy_share"] == pytest.approx(1 / 60)
+    assert described["upstream"]["copy_share"] is None
+
+
+def test_what_a_judge_said_is_in_the_report_and_names_its_bias(improving: Path) -> None:
+    write_report(improving)
+    told = {"a": "student", "b": "upstream", "axis": "helpful", "win": 0, "tie": 60, "lose": 0, "unparsed": 3,
+            "omega": 0.0, "low": 0.0, "high": 0.0, "order_agreement": 0.0, "order_biased": True, "to_first": 1.0,
+            "judge": "http://host/v1#m", "words": ["helpful: a tie", "It has an order bias."],
+            "agreement": {"scores": {"pairs": 57, "share": {"value": 0.5, "low": 0.4, "high": 0.6},
+                                     "kappa": {"value": None, "low": None, "high": None}}}}  # fmt: skip
+    (improving / "judged").mkdir()
+    write_jsonl(improving / "judged" / "one.jsonl", [told])
+    write_jsonl(improving / "judged" / "one.jsonl.verdicts.jsonl", [{"id": "q"}])
+    write_report(improving)
+    (row,) = read_json(improving / "report.json")["judged"]
+    assert row["file"] == "one.jsonl"
+    assert "By a judge, helpful: a tie" in read_json(improving / "report.json")["words"]
+    page = (improving / "report.html").read_text()
+    assert "It has an order bias." in page
+    assert "<td>0 %</td><td>100 %, biased</td>" in page
+    assert "<td>50 % of 57</td><td>–</td>" in page
+    write_jsonl(improving / "judged" / "other.jsonl", [{"id": "q"}])
+    with pytest.raises(UserError, match="is no comparison"):
+        write_report(improving)
 
 
 def test_a_clear_difference_has_a_small_p_and_none_has_a_large_one(tmp_path: Path) -> None:

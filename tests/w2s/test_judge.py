@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from aligner_core.files import read_jsonl, write_jsonl
+from aligner_core.files import read_json, read_jsonl, write_json, write_jsonl
 from tests.aligner_core.endpoint import Endpoint, running
+from tests.analysis.fake_runs import fake_run
 from tests.command_line import command
 from w2s.cli import main
 
@@ -61,7 +62,7 @@ def profile(tmp_path: Path) -> Path:
     return path
 
 
-def judged(endpoint: Endpoint, files: tuple[Path, Path], profile: Path, *more: str | Path) -> Result:
+def judged(endpoint: Endpoint, files: tuple[Path | str, Path | str], profile: Path, *more: str | Path) -> Result:
     arguments = ["judge", *files, "--judge", f"{endpoint.url}#m", "--profile", profile, *more]
     return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
 
@@ -106,6 +107,33 @@ def test_a_judge_that_always_prefers_the_first_yields_omega_0_and_is_named(
     assert "Both orders agree on 0.0 %" in result.output
     assert "order bias: it favours the answer shown first, in 100.0 % of the 26 pairs" in result.output
     assert "whether the order decided cannot be told" in once.output
+
+
+def test_systems_of_a_run_are_judged_into_its_report(profile: Path, tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", {"upstream": 0.0, "aligned": 1.0, "student": 2.0}, questions=20)
+    write_json(run / "report.json", {})
+    with running(served(lambda body: "[[1]]")) as endpoint:
+        result = judged(endpoint, (f"{run}:student", f"{run}:upstream"), profile)
+        again = judged(endpoint, (f"{run}:student", f"{run}:upstream"), profile, "--axis", "harmless")
+    assert (result.exit_code, again.exit_code) == (0, 0), result.output + again.output
+    (path,) = [path for path in (run / "judged").iterdir() if not path.name.endswith("verdicts.jsonl")]
+    assert path.name == "student-against-upstream-by-m.jsonl"
+    rows = read_json(run / "report.json")["judged"]
+    assert [(row["axis"], row["tie"], row["omega"]) for row in rows] == [("helpful", 20, 0.0), ("harmless", 20, 0.0)]
+    assert rows[0]["agreement"]["scores"]["pairs"] == 20
+    assert "favours the answer shown first, in 100.0 % of the 20 pairs" in (run / "report.html").read_text()
+    assert "The judge and the scores (helpful) agree on" in result.output
+
+
+def test_a_system_that_a_run_does_not_have_is_told_with_those_it_has(profile: Path, tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", {"upstream": 0.0, "aligned": 1.0})
+    with running(served(lambda body: "[[1]]")) as endpoint:
+        other = judged(endpoint, (f"{run}:student", f"{run}:upstream"), profile)
+        nowhere = judged(endpoint, (str(tmp_path / "no.jsonl"), f"{run}:upstream"), profile)
+    assert (other.exit_code, nowhere.exit_code) == (2, 2)
+    assert 'no system "student"' in other.output
+    assert "name one of: upstream, aligned" in other.output
+    assert "is neither a file nor a system of a run" in nowhere.output
 
 
 def test_a_judge_that_babbles_gets_no_rate_and_its_replies_are_listed(

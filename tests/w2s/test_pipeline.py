@@ -52,6 +52,9 @@ def test_given_answers_are_not_sampled() -> None:
         ("arms={x: {learning: 3}}", "arm x: learning"),
         ("data.weak_share=1", "leaves no question to the student"),
         ("scorer.training.lora={rank: 4}", "a scorer's training has no lora"),
+        ("upstream_sft={epochs: 1}", "upstream_sft and data.instructions go together"),
+        ("student.learns_from=preferences", "needs data.preferences"),
+        ("student.methods=[sft, sft]", "methods repeat"),
     ],
 )
 def test_keys_that_do_not_go_together_are_told(override: str, message: str) -> None:
@@ -60,3 +63,64 @@ def test_keys_that_do_not_go_together_are_told(override: str, message: str) -> N
     except UserError as error:
         problems = error.problems
     assert [message in str(problem) for problem in problems] == [True]
+
+
+ALL_METHODS = "student.methods=[sft, dpo, ppo]"
+
+
+def changed(first: dict[str, Stage], second: dict[str, Stage]) -> set[str]:
+    return {name for name, stage in second.items() if name not in first or first[name].identity != stage.identity}
+
+
+def test_each_method_is_a_student_of_its_own() -> None:
+    added = set(stages("quickstart", ALL_METHODS)) - set(stages("quickstart"))
+    dpo = {"reference-student_dpo-s1", "student_dpo-s1", "student_dpo-eval-s1"}
+    assert added == {*dpo, "reward", "student_ppo-s1", "student_ppo-eval-s1"}
+
+
+def test_a_key_of_one_method_reruns_that_method_alone() -> None:
+    before = stages("quickstart", ALL_METHODS)
+    of_dpo = changed(before, stages("quickstart", ALL_METHODS, "student.dpo.beta=0.2"))
+    assert of_dpo == {"student_dpo-s1", "student_dpo-eval-s1", "scores-s1"}
+    of_ppo = changed(before, stages("quickstart", ALL_METHODS, "student.ppo.kl=0.1"))
+    assert of_ppo == {"student_ppo-s1", "student_ppo-eval-s1", "scores-s1"}
+
+
+def test_a_method_that_begins_with_the_sft_student_shares_its_training() -> None:
+    graph = stages("quickstart", ALL_METHODS, "student.dpo.start=sft", "student.ppo.start=sft")
+    start = graph["student-s1"].output("model").identity
+    for name in ("reference-student_dpo-s1", "student_dpo-s1", "student_ppo-s1"):
+        assert graph[name].inputs["model"].identity == start
+    assert "student-s1" in stages("quickstart", "student.methods=[dpo]", "student.dpo.start=sft")
+    assert "student-s1" not in stages("quickstart", "student.methods=[dpo]", "student.dpo.start=upstream")
+
+
+def test_a_cost_model_is_trained_only_where_its_word_counts() -> None:
+    assert "cost" not in stages("quickstart", ALL_METHODS)  # the smoke profile sets its weight to 0
+    graph = stages("quickstart", ALL_METHODS, "student.ppo.cost_weight=1")
+    assert {"reward", "cost"} <= set(graph["student_ppo-s1"].inputs)
+    filtered = stages("quickstart", "weak_labels.drop_unsafe=true")
+    assert {"reward", "cost"} <= set(filtered["weak-labels-s1"].inputs)
+
+
+def test_score_models_of_the_training_learn_from_w_alone() -> None:
+    graph = stages("quickstart", ALL_METHODS, "student.ppo.cost_weight=1")
+    for name in ("reward", "cost"):
+        assert {
+            source.identity.rpartition("/")[2] for key, source in graph[name].inputs.items() if key != "model"
+        } == {"weak.jsonl"}
+
+
+def test_an_upstream_that_is_tuned_first_is_the_one_that_answers_and_is_taught() -> None:
+    graph = stages("llama70b_w2s")
+    tuned = graph["upstream-sft"].output("model").identity
+    for name in ("upstream-eval", "upstream-labels", "student-s1", "student_dpo-s1", "ceiling-s1"):
+        assert graph[name].inputs["model"].identity == tuned
+    assert "upstream-sft" not in stages("quickstart")
+
+
+def test_fine_tuning_on_the_aligners_data_has_neither_floor_nor_ceiling() -> None:
+    graph = stages("aligner_vs_finetuning")
+    assert {"student-s1", "student_dpo-s1", "student_ppo-s1", "aligned-eval-s1"} <= set(graph)
+    assert not {"floor-s1", "ceiling-s1"} & set(graph)
+    assert graph["labels-s1"].inputs["corrections"].identity.endswith("weak.jsonl")

@@ -19,7 +19,7 @@ from aligner_core.metrics import MetricLog
 from aligner_core.mixing import by_hash
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
-from aligner_core.recipe import Leakage, Limits, WeakLabels
+from aligner_core.recipe import Leakage, Limits
 from aligner_core.records import Correction, Question, question_key
 from aligner_core.stage_context import StageContext
 from tests.command_line import w2s
@@ -37,7 +37,6 @@ from w2s.prepare import (
     without_leaks,
     without_questions,
 )
-from w2s.weak_labels import drop_reason
 
 
 def record(question: str, number: int = 0) -> Correction:
@@ -64,23 +63,6 @@ def test_the_side_of_a_record_does_not_depend_on_the_others() -> None:
 def test_a_limit_takes_the_same_sample_in_whatever_order_records_come() -> None:
     records = [record(f"question {number}") for number in range(20)]
     assert by_hash(records)[:5] == by_hash(records[::-1])[:5]
-
-
-@pytest.mark.parametrize(
-    ("row", "rules", "reason"),
-    [
-        ({"answer": "a", "correction": "b", "finished": True}, WeakLabels(), None),
-        ({"answer": "a", "correction": " ", "finished": True}, WeakLabels(), "empty"),
-        ({"answer": "a", "correction": "b", "finished": False}, WeakLabels(), "unfinished"),
-        ({"answer": "a", "correction": "b", "finished": False}, WeakLabels(drop_unfinished=False), None),
-        ({"answer": "a", "correction": "a"}, WeakLabels(), None),
-        ({"answer": "a", "correction": "a"}, WeakLabels(drop_identical=True), "identical"),
-    ],
-)
-def test_a_correction_is_dropped_for_a_named_reason(
-    row: dict[str, object], rules: WeakLabels, reason: str | None
-) -> None:
-    assert drop_reason(row, rules) == reason
 
 
 def prepared(folder: Path, inputs: dict[str, Path], **settings: Any) -> StageContext:

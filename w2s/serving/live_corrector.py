@@ -16,7 +16,7 @@ from aligner_core.correctors.parts import slots
 from aligner_core.correctors.protocol import Bench, Case, Corrector, Revision
 from aligner_core.engines.protocol import Engine, EngineSlot, open_engine, sampling_of
 from aligner_core.errors import Problem, UserError
-from aligner_core.generation import Bulk
+from aligner_core.generation import Bulk, RowWork
 from aligner_core.metrics import MetricLog
 from aligner_core.model_ids import parse_endpoint
 from aligner_core.progress import Progress
@@ -107,12 +107,7 @@ def takes_threshold(settings: CorrectorSettings) -> bool:
 class Passing(Bulk):
     """Rows that are worked on at once and kept nowhere."""
 
-    def each(
-        self,
-        step: str,
-        keys: Sequence[str | None],
-        work: Callable[[Sequence[int], Sequence[int]], list[dict[str, Any]]],
-    ) -> list[dict[str, Any] | None]:
+    def each(self, step: str, keys: Sequence[str | None], work: RowWork) -> list[dict[str, Any] | None]:
         chosen = [index for index, key in enumerate(keys) if key is not None]
         made = dict(zip(chosen, work(chosen, []), strict=True)) if chosen else {}
         return [made.get(index) for index in range(len(keys))]
