@@ -138,18 +138,6 @@ class Sharded:
         self.network.load_checkpoint(str(folder), tag="state", load_module_strict=False)
 
 
-def frozen(network: nn.Module, profile: Profile) -> Any:
-    """A network that is only read from, sharded where the weights of trained ones are."""
-    network.requires_grad_(False).eval()
-    if profile.zero.stage < 3:
-        return network
-    import deepspeed
-
-    config = {key: value for key, value in _config(profile, Descent((0, 0), 0, 0)).items() if key != "optimizer"}
-    config["zero_optimization"].pop("offload_optimizer", None)
-    return deepspeed.initialize(model=network, config=config)[0]
-
-
 def deepspeed_loading(profile: Profile) -> Any:
     """While the returned object lives, `from_pretrained` shards what it loads; None where nothing is to be sharded."""
     if profile.zero.stage < 3:

@@ -161,7 +161,7 @@ class Loop:
         start = step * self._section.global_batch
         chosen = self._label_order[start : start + rows]
         own = [self._labels[index] for index in own_share(chosen, rank(), count())]
-        tokens = sum(self._labels[index].supervised for index in chosen)
+        tokens = sum(self._labels[index].supervised * self._labels[index].weight for index in chosen)
         parts = self.parts
         return accumulate_ptx(parts.policy, own, tokens, self._section.ptx, parts.micro_batch, parts.device)
 

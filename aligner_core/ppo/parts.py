@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from aligner_core.engines.protocol import Sampling, open_engine
 from aligner_core.errors import Problem, UserError
 from aligner_core.estimates import micro_batch_size
-from aligner_core.ppo.learners import Descent, Learner, OneProcess, Sharded, deepspeed_loading, frozen
+from aligner_core.ppo.learners import Descent, Learner, OneProcess, Sharded, deepspeed_loading
 from aligner_core.ppo.loop import Parts
 from aligner_core.ppo.networks import Reference, value_model
 from aligner_core.ppo.processes import from_main, join, rank
@@ -25,7 +25,8 @@ from aligner_core.shapes import shape_from_config
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.templates import batch_prompt_ids, conversation
 from aligner_core.training.adapters import adapters_inside, merge_adapters, with_adapters
-from aligner_core.training.supervised import attention
+from aligner_core.training.deepspeed_setup import frozen_engine
+from aligner_core.training.supervised import attention, load_network
 from aligner_core.work import TrainingWork
 
 ROLLOUT_WEIGHTS = "rollout_weights"
@@ -67,29 +68,23 @@ def open_parts(
     """
     profile = stage.profile
     device = join(profile)
-    loading: dict[str, Any] = {
-        "dtype": getattr(torch, profile.precision),
-        "attn_implementation": attention(profile),
-    }
     sharding = deepspeed_loading(profile)  # must live while models are loaded
-    network: Any = AutoModelForCausalLM.from_pretrained(start.folder, **loading, **start.arguments())
+    network = load_network(stage, start)
+    loading = {"dtype": getattr(torch, profile.precision), "attn_implementation": attention(profile)}
     value, began = value_model(start, reward if section.value_start == "reward" else None, tokenizer, **loading)
-    frozen_copy: Any = None
     if section.lora:
         network = with_adapters(network, section.lora, profile.gradient_checkpointing)
         adapters_inside(value.trunk, section.lora, profile.gradient_checkpointing)
-    else:
-        frozen_copy = AutoModelForCausalLM.from_pretrained(start.folder, **loading, **start.arguments())
     del sharding
     for trained in (network, value):
         _prepare(trained, profile.gradient_checkpointing)
     policy_descent = Descent(section.betas, section.weight_decay, section.max_grad_norm)
     policy = _learner(stage, network.to(device), policy_descent)
     value_learner = _learner(stage, value.to(device), Descent(section.betas, 0.0, section.max_grad_norm))
-    if frozen_copy is None:
+    if section.lora:
         reference = Reference(policy.network, adapted=network)
     else:
-        reference = Reference(frozen(frozen_copy.to(device), profile))
+        reference = Reference(frozen_engine(profile, lambda: load_network(stage, start))[0])
     micro_batch = _micro_batch(stage, start, section, new_tokens, tasks)
     stage.facts |= {
         "questions": len(tasks),
@@ -104,7 +99,7 @@ def open_parts(
         if rank() == 0:
             tokenizer.save_pretrained(folder)
             if section.lora:
-                merge_adapters(start, folder, folder.with_name(f"{folder.name}-adapter"), tokenizer)
+                merge_adapters(start, folder, folder.with_name("adapter"), tokenizer)
         from_main(None)  # the others wait
 
     sampling = Sampling(new_tokens, temperature=section.temperature)

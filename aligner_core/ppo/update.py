@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -13,9 +14,8 @@ from aligner_core.ppo.losses import policy_loss, rollout_means, value_loss
 from aligner_core.ppo.networks import response_log_probs, response_values
 from aligner_core.ppo.processes import count
 from aligner_core.recipe.students import Ppo
-from aligner_core.scorer import pad_right
-from aligner_core.training.examples import IGNORED, Example
-from aligner_core.training.supervised import supervised_loss
+from aligner_core.training.examples import Example
+from aligner_core.training.supervised import collate_examples, supervised_loss
 
 
 def accumulate_policy(policy: Learner, found: Sequence[Experience], section: Ppo, sums: Sums) -> None:
@@ -40,12 +40,12 @@ def accumulate_value(value: Learner, found: Sequence[Experience], section: Ppo, 
 
 
 def accumulate_ptx(
-    policy: Learner, own: Sequence[Example], tokens: int, weight: float, micro_batch: int, device: torch.device
+    policy: Learner, own: Sequence[Example], tokens: float, weight: float, micro_batch: int, device: torch.device
 ) -> Tensor:
     """Gradients of `weight` x cross-entropy on this process's examples, per token of all processes' examples.
 
     Args:
-        tokens: supervised tokens of the examples of all processes.
+        tokens: supervised tokens of the examples of all processes, each counted with its example's weight.
 
     Returns:
         this process's part of the cross-entropy.
@@ -54,14 +54,13 @@ def accumulate_ptx(
     whole = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, len(ordered), micro_batch):
         chosen = ordered[start : start + micro_batch]
-        input_ids, _ = pad_right([example.input_ids for example in chosen])
-        labels, _ = pad_right([example.labels for example in chosen], IGNORED)
-        total, _ = supervised_loss(policy.network, input_ids.to(device), labels.to(device))
+        inputs = collate_examples([asdict(example) for example in chosen])
+        total, _ = supervised_loss(policy.network, *(tensor.to(device) for tensor in inputs.values()))
         policy.backward(_share(weight * total, tokens))
         whole += total.detach().double() / tokens
     return whole
 
 
-def _share(total: Tensor, over: int) -> Tensor:
+def _share(total: Tensor, over: float) -> Tensor:
     """A part of a sum over all processes, as a part of its mean; a step averages the gradients over the processes."""
     return total / over * count()

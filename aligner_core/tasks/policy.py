@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from aligner_core.recipe.students import Ppo
-from aligner_core.records import Correction, Question, read_records
+from aligner_core.records import Question, WeakLabel, read_records
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
 from aligner_core.tasks.train import open_tokenizer, store_card
@@ -45,14 +45,17 @@ class TrainPpo(Task):
         questions = read_records(stage.file("questions"), Question)
         tasks = tasks_of(stage, questions, tokenizer, section.max_length - new_tokens)
 
-        def example(record: Correction) -> Example:
+        def example(record: WeakLabel) -> Example:
             prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
-            return build_example(prompt, target_ids(tokenizer, record.correction), tokenizer.eos_token_id, record.id)
+            return build_example(
+                prompt, target_ids(tokenizer, record.correction), tokenizer.eos_token_id, record.id, record.confidence
+            )
 
         labels: list[Example] = []
         if section.ptx:
-            records = read_records(stage.file("labels"), Correction)
-            labels, left_out = within_length([example(row) for row in records], section.max_length, "drop")
+            given = read_records(stage.file("labels"), WeakLabel)
+            examples = [example(row) for row in given if row.confidence > 0]
+            labels, left_out = within_length(examples, section.max_length, "drop")
             stage.facts["labels_over_long"] = left_out
         set_seed(self.seed)
         scorer = RewardAndCost(reward, cost, stage.profile)

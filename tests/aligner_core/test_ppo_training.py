@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from aligner_core.engines.protocol import Sampling, open_engine
 from aligner_core.errors import UserError
 from aligner_core.files import file_digest, read_json, read_jsonl, write_jsonl
 from aligner_core.launch import launch_environment
 from aligner_core.ppo.alarms import alarms
 from aligner_core.ppo.learners import Descent, OneProcess
 from aligner_core.ppo.networks import response_values, value_model
-from aligner_core.ppo.rollouts import Rollout, Task, Text, collate
+from aligner_core.ppo.rollouts import EngineSampler, Rollout, Task, Text, collate
 from aligner_core.profile import Profile
 from aligner_core.recipe import Lora
 from aligner_core.recipe.students import Ppo
@@ -310,6 +311,41 @@ def test_a_rollout_does_not_depend_on_those_it_is_sampled_with(tmp_path: Path, m
     together = loop.parts.sampler.sample(tasks, seeds)
     assert loop.parts.sampler.sample(tasks[::-3], seeds[::-3]) == together[::-3]
     assert loop.parts.sampler.sample(tasks, seeds[::-1]) != together
+
+
+def test_an_engine_that_takes_the_policys_weights_samples_as_the_policy_itself(
+    tmp_path: Path, model: ModelLocation
+) -> None:
+    expected = train(tmp_path / "memory", model, SHORT)
+    stage = stage_in(tmp_path / "engine", profile())
+    loop = toy_loop(stage, model, SHORT)
+    sampling = Sampling(NEW_TOKENS, temperature=1.0)
+    sampler = EngineSampler(open_engine(stage, model), loop.parts.export, tmp_path / "weights", sampling)
+    loop.parts = dataclasses.replace(loop.parts, sampler=sampler)
+    loop.run()
+    for one, two in zip(expected, read_jsonl(tmp_path / "engine" / "iterations.jsonl"), strict=True):
+        assert two == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_with_vllm_the_reward_rises_which_it_would_not_with_stale_weights(
+    tmp_path: Path, model: ModelLocation
+) -> None:
+    pytest.importorskip("vllm")
+    program = (
+        "import sys; from pathlib import Path; from tests.aligner_core import toy_ppo\n"
+        "if __name__ == '__main__': toy_ppo.main(Path(sys.argv[1]))"
+    )
+    (tmp_path / "program.py").write_text(program)
+    place = profile(generation={"engine": "vllm", "batch": 32})
+    describe(tmp_path / "run", model, TOY.model_copy(update={"iterations": 20}), place)
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "run")]
+    environment = {**os.environ, **launch_environment(place)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    rows = read_jsonl(tmp_path / "run" / "iterations.jsonl")
+    assert rows[0]["score"] < 0.1
+    assert sum(row["score"] for row in rows[-3:]) / 3 > 0.4
 
 
 def test_the_value_model_begins_with_the_reward_models_score_where_the_tokenizers_agree(
