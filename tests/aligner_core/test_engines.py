@@ -353,16 +353,18 @@ def test_vllm_takes_an_adapter(adapter: tuple[ModelLocation, ModelLocation]) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("copy_aware", "precision"), [("on", "float32"), ("off", "bfloat16")])
-def test_vllm_with_refreshed_weights_writes_what_it_writes_when_started_with_them(
+def test_vllm_with_refreshed_weights_writes_what_a_new_engine_writes_with_them(
     before_and_after: tuple[ModelLocation, ModelLocation], copy_aware: str, precision: str
 ) -> None:
     # The second call finds the first one's prompts in the cache, which must not outlive the weights.
     calls: list[list[tuple[str, str | None]]] = [[(question * 4, question) for question in QUESTIONS]] * 2
     before, after = before_and_after
     refreshed = vllm([before, after], copy_aware, calls, precision)["written"]
-    assert refreshed[2:] == vllm([after], copy_aware, calls, precision)["written"]
     assert all(old != new for old, new in zip(refreshed[0], refreshed[2], strict=True))
     if precision == "float32":
         prompts = [Prompt(conversation(question * 4)) for question in QUESTIONS]
         plain = TransformersEngine(after, smoke(precision="float32"))
-        assert refreshed[2] == as_written(plain.generate(prompts, Sampling(max_new_tokens=48), seed=0))
+        expected = as_written(plain.generate(prompts, Sampling(max_new_tokens=48), seed=0))
+        assert refreshed[2:] == [expected, expected]
+    else:  # in which only vLLM rounds as vLLM does
+        assert refreshed[2:] == vllm([after], copy_aware, calls, precision)["written"]
