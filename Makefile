@@ -47,6 +47,7 @@ docs:
 	$(BIN)/ida schema > recipes/schema/ida.json
 	$(BIN)/python -m aligner_core.reference profile > recipes/schema/profile.json
 	$(BIN)/python -m aligner_core.reference docs > docs/recipe.md
+	$(BIN)/python -m w2s.scale_tables docs/scale.md
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -39,8 +39,8 @@ from w2s.pipeline import model_source
 
 MODEL = Role(model="embedded:smollm2-135m-instruct")
 DATA = "embedded:corrections"
-RECORDS = 32  # two optimizer steps: the second has the moments that the first one made
-TRAINING = Training(epochs=1, learning_rate=1e-5, global_batch=16, max_length=512)
+RECORDS = 16  # two optimizer steps: the second has the moments that the first one made
+TRAINING = Training(epochs=1, learning_rate=1e-5, global_batch=8, max_length=512)
 IMPORTS = "import aligner_core.preload, deepspeed, peft"
 
 
@@ -55,7 +55,7 @@ class Configuration:
 CONFIGURATIONS = {
     "bfloat16": Configuration(),
     "float32_checkpointing": Configuration({"precision": "float32", "gradient_checkpointing": True}),
-    "lora": Configuration({"micro_batch": 8}, {"lora": Lora(rank=16)}),
+    "lora": Configuration({}, {"lora": Lora(rank=16)}),
     "zero2_two_processes": Configuration({"processes": 2, "zero": {"stage": 2}}),
 }
 

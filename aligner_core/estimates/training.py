@@ -87,14 +87,17 @@ def step_bytes(trained: float, profile: Profile) -> float:
 def layer_bytes(shape: Shape, profile: Profile, lora: bool) -> float:
     """What a layer keeps of a token for its backward pass.
 
-    Each norm keeps its input in fp32, the normalised and the scaled states; attention its queries, keys, values and
-    output; the MLP four tensors of its inner width. Adapters keep fp32 copies of their inputs where they are fp32.
+    Each norm keeps its input in fp32, attention its queries, keys and values, the MLP three tensors of its inner
+    width. Trained matrices keep their inputs, and the norms before them the normalised states. Adapters keep their
+    inputs too: in one process these weights are fp32, and each makes a copy of its own.
     """
     size, hidden, inner = bytes_per_value(profile), shape.hidden, shape.intermediate
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    kept = 2 * hidden * (4 + 2 * size) + size * (2 * queries + 2 * keys + 4 * inner)
-    copies = lora and size == 2 and not profile.uses_deepspeed
-    return kept + (4 * (5 * hidden + queries + inner) if copies else 0)
+    kept = 2 * hidden * 4 + size * (queries + 2 * keys + 3 * inner)
+    if lora and size == 2 and not profile.uses_deepspeed:
+        return kept + 4 * (5 * hidden + queries + inner)
+    inputs = size * (2 * hidden + queries + inner)
+    return kept + inputs + (0 if lora else size * 2 * hidden)
 
 
 def backward_bytes(
