@@ -26,6 +26,7 @@ from aligner_core.judging.rubrics import RUBRICS
 from aligner_core.model_ids import parse_endpoint, unknown_model_reason
 from aligner_core.progress import State
 from aligner_core.records import question_key
+from w2s.file_run import write_list
 from w2s.human_labels import export_pairs, import_labels
 
 
@@ -127,13 +128,13 @@ def judge(
             click.echo(line)
         for line in agreements(axis, pairs, judged, labels, scores):
             click.echo(line)
-    _write_list(target, ".unparsed.jsonl", unparsed)
+    write_list(target, ".unparsed.jsonl", unparsed)
     if failures:
         told = "\n".join(failures)
         fix = "No rate is printed. The same command asks again what failed; --max-failed sets the budget."
         raise click.ClickException(f"more than {100 * max_failed:g} % failed\n{told}\n{fix}")
     if target:
-        _write_list(target, ".verdicts.jsonl", verdicts)
+        write_list(target, ".verdicts.jsonl", verdicts)
         write_jsonl(target, rows)
 
 
@@ -202,13 +203,3 @@ def _names(one: str, two: str, a: Path, b: Path, field_a: str | None, field_b: s
     if a.stem != b.stem:
         return a.stem, b.stem
     return f"{one} ({field_a or 'A'})", f"{two} ({field_b or 'B'})"
-
-
-def _write_list(target: Path | None, ending: str, rows: Sequence[dict[str, Any]]) -> None:
-    """A list beside the output; an old one goes where there is nothing to list."""
-    if target is None:
-        return
-    path = Path(f"{target}{ending}")
-    path.unlink(missing_ok=True)
-    if rows:
-        write_jsonl(path, rows)
