@@ -22,7 +22,15 @@ def begun(output: str) -> list[str]:
 
 
 # Like others but for sizes or numbers of arms: quick tests plan them, slow ones run them.
-LIKE_OTHERS = {"aligner_2b", "aligner_7b", "aligner_13b", "empathy_aligner", "data_scale", "warmup_ablation"}
+LIKE_OTHERS = {
+    "aligner_2b",
+    "aligner_7b",
+    "aligner_13b",
+    "empathy_aligner",
+    "data_scale",
+    "warmup_ablation",
+    "main_table",
+}
 
 
 @pytest.mark.parametrize(
