@@ -30,7 +30,7 @@ class IdaRecipe(Recipe):
             raise ValueError("IDA distils into a student; give this section")
         return student
 
-    @field_validator("arms", "compared")
+    @field_validator("arms", "compared", "upstreams")
     @classmethod
     def _compares_rounds(cls, value: dict[str, Any]) -> dict[str, Any]:
         if value:
