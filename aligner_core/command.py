@@ -146,8 +146,9 @@ def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]
     def status(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
         """Show which stages are done, under way, or still to do."""
         experiment = prepare(build, kind, recipe, profile, overrides, runs)
+        width = max(28, *(len(stage.name) + 1 for stage in experiment.stages))
         for stage in experiment.stages:
-            click.echo(f"{stage.name:<28}{_state(experiment.run, stage)}")
+            click.echo(f"{stage.name:<{width}}{_state(experiment.run, stage)}")
 
 
 def _notes(experiment: Experiment) -> list[str]:

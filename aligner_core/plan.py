@@ -79,15 +79,16 @@ def _inconsistent(plan: Sequence[PlannedStage], profile: Profile) -> list[Proble
 
 def render(plan: Sequence[PlannedStage], profile: Profile, notes: Sequence[str] = ()) -> str:
     """The plan as a table for people."""
+    width = max(26, *(len(planned.stage.name) + 1 for planned in plan))
     head = (
-        f"{'stage':<26}{'state':<7}{'procs':>5}{'GiB/device':>11}{'micro':>6}{'tokens':>12}{'FLOPs':>10}"
+        f"{'stage':<{width}}{'state':<7}{'procs':>5}{'GiB/device':>11}{'micro':>6}{'tokens':>12}{'FLOPs':>10}"
         f"{'disk GiB':>10}{'time':>9}"
     )
     lines = [*notes, "", head, "-" * len(head)]
     for planned in plan:
         need = planned.estimate
         lines.append(
-            f"{planned.stage.name:<26}{'done' if planned.done else 'to do':<7}{need.processes:>5}"
+            f"{planned.stage.name:<{width}}{'done' if planned.done else 'to do':<7}{need.processes:>5}"
             f"{need.memory_gib:>11.1f}{need.micro_batch or '':>6}{need.tokens:>12,}{need.flops:>10.1e}"
             f"{need.disk_gib:>10.2f}{_duration(0 if planned.done else need.seconds):>9}"
         )

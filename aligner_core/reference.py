@@ -26,6 +26,7 @@ from aligner_core.recipe import (
     Role,
     Shape,
     StackCorrector,
+    Upstream,
 )
 
 HEAD = """# Recipe and profile keys
@@ -42,11 +43,12 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A corrector of kind best_of", BestOfCorrector),
     ("A corrector of kind gate", GateCorrector),
     ("A role, where it is more than a model's id", Role),
+    ("An upstream of the main table, where it is more than a model's id", Upstream),
     ("A data source, where it is more than a name", DataSource),
     ("The shape of a model that plan does not know", Shape),
     ("Profile: where it runs", Profile),
 )
-OWN_SECTION = (Role, Shape, DataSource, AlignerCorrector)
+OWN_SECTION = (Role, Shape, DataSource, AlignerCorrector, Upstream)
 
 
 def markdown() -> str:

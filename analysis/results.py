@@ -42,9 +42,10 @@ def results(run: RunData) -> dict[str, Any]:
         "corrections": corrections(run),
         "published": [row for pair in pairs(run.systems) for row in published_rows(run, *pair)],
         "words": [
-            *map(in_words, comparisons),
+            *(in_words(row) for row in comparisons if row["b"] == system_of(row["a"]).reference),
             *dict.fromkeys(map(gap_in_words, recovered)),
             *(f"By a judge, {line}" for row in judged for line in row.get("words", ())[:1]),
+            *(in_words(row) for row in comparisons if row["b"] != system_of(row["a"]).reference),
         ],
         "stages": [
             {"name": name, "identity": manifest["identity"], "facts": manifest["facts"]}

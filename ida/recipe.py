@@ -72,7 +72,7 @@ class IdaRecipe(Recipe):
             raise ValueError("learns_from: a round's student learns the corrections of the model before it")
         return student
 
-    @field_validator("arms", "compared")
+    @field_validator("arms", "compared", "upstreams")
     @classmethod
     def _compares_rounds(cls, value: dict[str, Any]) -> dict[str, Any]:
         if value:

@@ -51,7 +51,7 @@ def redistribution(frame: pd.DataFrame) -> Figure:
             Of more than 2,000 points per cloud a fixed sample is drawn; means and n are of all.
     """
     panels = list(dict.fromkeys(frame["panel"]))
-    columns = min(2 if len(panels) <= 4 else 4, len(panels))
+    columns = min(2 if len(panels) <= 4 else 3, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(columns * WIDTH, rows * HEIGHT))
     limits = square_limits(frame)

@@ -55,8 +55,9 @@ def positions(frame: pd.DataFrame) -> Figure:
     """
     figure, (axes,) = grid_of_axes(1, 1, 5.4, 3.8)
     for index, row in enumerate(frame.itertuples()):
+        marker = MARKERS[(index + index // len(SERIES)) % len(MARKERS)]  # as many colours as markers: shift one
         axes.errorbar(
-            row.helpful, row.harmless, fmt=MARKERS[index % len(MARKERS)], color=SERIES[index % len(SERIES)], capsize=3,
+            row.helpful, row.harmless, fmt=marker, color=SERIES[index % len(SERIES)], capsize=3,
             xerr=[[row.helpful - row.helpful_low], [row.helpful_high - row.helpful]],
             yerr=[[row.harmless - row.harmless_low], [row.harmless_high - row.harmless]],
             elinewidth=1.0, markersize=7, label=row.system,

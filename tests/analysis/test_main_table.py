@@ -6,39 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from aligner_core.files import read_json, read_jsonl, write_json, write_jsonl
+from aligner_core.files import read_json
 from analysis.figures.main_table import heat_map
 from analysis.main_table import axes_of, main_table, omega_table, published_cells
 from analysis.report import write_report
 from analysis.run_data import load_run
-from tests.analysis.fake_runs import fake_run
-
-SETS = ("beavertails", "truthfulqa")
-MEANS = {"upstream@GPT-4": 0.0, "aligned@GPT-4": 9.0, "upstream@Claude-2": 0.0, "aligned@Claude-2": -9.0}
+from tests.analysis.fake_runs import fake_main_table
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """A run of four cells, each scored in a stage of its own as the builder names them."""
-    folder = fake_run(
-        tmp_path, MEANS, questions=20, seeds=(1,), student=None,
-        roles={"upstream": {"model": "u"}, "aligner": {"model": "meta-llama/Llama-2-7b-hf"}},
-    )  # fmt: skip
-    run, rows = read_json(folder / "run.json"), read_jsonl(folder / "stages" / "scores-s1" / "scores.jsonl")
-    manifest = read_json(folder / "stages" / "scores-s1" / "manifest.json")
-    kept = [stage for stage in run["stages"] if stage["name"] != "scores-s1"]
-    for upstream in ("GPT-4", "Claude-2"):
-        for number, name in enumerate(SETS):
-            cell = [row for row in rows if row["system"].endswith("@" + upstream)]
-            chosen = [
-                {**row, "set": name, "id": f"{name}/{row['id']}"} for row in cell if int(row["id"][1:]) % 2 == number
-            ]
-            stage = f"scores-{upstream}-{name}-s1"
-            write_jsonl(folder / "stages" / stage / "scores.jsonl", chosen)
-            write_json(folder / "stages" / stage / "manifest.json", {**manifest, "identity": stage})
-            kept.append({"name": stage, "identity": stage, "folder": f"stages/{stage}"})
-    write_json(folder / "run.json", {**run, "stages": kept})
-    return folder
+    return fake_main_table(tmp_path)
 
 
 def test_every_cell_is_compared_on_its_own_set_and_stands_beside_the_published_one(table: Path) -> None:

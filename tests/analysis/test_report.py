@@ -12,7 +12,7 @@ from aligner_core.files import read_json, write_json, write_jsonl
 from analysis.report import duration, write_report
 from analysis.results import compare, gap_in_words, in_words
 from analysis.run_data import load_run
-from tests.analysis.fake_runs import SYSTEMS, fake_run
+from tests.analysis.fake_runs import SYSTEMS, fake_comparison, fake_run
 
 
 @pytest.fixture
@@ -142,13 +142,8 @@ def test_refusals_lengths_and_copies_stand_beside_every_gain(improving: Path) ->
 
 def test_what_a_judge_said_is_in_the_report_and_names_its_bias(improving: Path) -> None:
     write_report(improving)
-    told = {"a": "student", "b": "upstream", "axis": "helpful", "win": 0, "tie": 60, "lose": 0, "unparsed": 3,
-            "omega": 0.0, "low": 0.0, "high": 0.0, "order_agreement": 0.0, "order_biased": True, "to_first": 1.0,
-            "judge": "http://host/v1#m", "words": ["helpful: a tie", "It has an order bias."],
-            "agreement": {"scores": {"pairs": 57, "share": {"value": 0.5, "low": 0.4, "high": 0.6},
-                                     "kappa": {"value": None, "low": None, "high": None}}}}  # fmt: skip
     (improving / "judged").mkdir()
-    write_jsonl(improving / "judged" / "one.jsonl", [told])
+    write_jsonl(improving / "judged" / "one.jsonl", [fake_comparison()])
     write_jsonl(improving / "judged" / "one.jsonl.verdicts.jsonl", [{"id": "q"}])
     write_report(improving)
     (row,) = read_json(improving / "report.json")["judged"]

@@ -30,6 +30,7 @@ LIKE_OTHERS = {
     "data_scale",
     "warmup_ablation",
     "baselines",
+    "main_table",
 }
 
 
