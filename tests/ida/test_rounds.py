@@ -97,7 +97,7 @@ def test_the_scorer_that_stop_rules_read_is_not_the_one_that_evaluates() -> None
     graph = stages()
     assert "selector" in needs(graph["round1-scores-by-w-s42"])
     assert "scorer" not in needs(graph["round1-scores-by-w-s42"])
-    assert "scorer" in needs(graph["round1-scores-s42"])
+    assert "scorer" in needs(graph["scores-round1-s42"])
     assert needs(graph["selector"]) == {"data"}
 
 
