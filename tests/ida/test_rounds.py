@@ -126,6 +126,25 @@ def test_two_rounds_run_to_their_report(ida_run: Path) -> None:
     assert [row["system"] for row in report["systems"]] == ["A", "B", "C", "D", "E", "F"]
 
 
+PLACES = [("ida_7b", "h100x8"), ("ida_13b", "h100x8"), ("ida_70b", "h100x8x8")]
+
+
+@pytest.mark.parametrize(("name", "place"), PLACES)
+def test_the_sources_experiments_fit_where_they_say_and_stay_the_same_everywhere(name: str, place: str) -> None:
+    for profile in (place, "a800x8" if name != "ida_70b" else place, "cpu"):
+        result = ida("plan", name, "--profile", profile)
+        assert result.returncode == 0, result.stderr
+        assert "left to do: 26 of 26 stages" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, _ in PLACES])
+def test_the_sources_experiments_run_to_their_report_with_tiny_models(name: str, tmp_path: Path) -> None:
+    result = ida("run", name, "--profile", "smoke", "--runs", tmp_path, "--set", "rounds.count=1")
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert (tmp_path / name / "report.html").is_file()
+
+
 @pytest.mark.slow
 def test_every_means_against_loss_runs_to_the_report(tmp_path: Path) -> None:
     changes = {
