@@ -14,7 +14,7 @@ from aligner_core.stages import Artifact, Stage
 from analysis.comparisons import pairs
 from analysis.systems import system_of
 from ida.pipeline import build, build_rounds
-from ida.recipe import IdaRecipe
+from ida.recipe import IdaRecipe, Rounds, Stop
 from tests.command_line import ida
 
 
@@ -124,6 +124,12 @@ def test_correctors_to_compare_are_refused_as_rounds_are_compared() -> None:
 def test_two_rounds_run_to_their_report(ida_run: Path) -> None:
     report = read_json(ida_run / "report.json")
     assert [row["system"] for row in report["systems"]] == ["A", "B", "C", "D", "E", "F"]
+
+
+def test_the_docs_tell_of_every_key_of_rounds() -> None:
+    docs = Path("docs/ida.md").read_text()
+    missing = [key for kind in (Rounds, Stop) for key in kind.model_fields if key not in docs]
+    assert missing == []
 
 
 PLACES = [("ida_7b", "h100x8"), ("ida_13b", "h100x8"), ("ida_70b", "h100x8x8")]
