@@ -15,6 +15,7 @@ import click
 
 from aligner_core.configuration import load
 from aligner_core.display import Display, open_display
+from aligner_core.emit import Kind, Start, emit
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, write_json
 from aligner_core.plan import PlannedStage, make_plan, misfits, render
@@ -105,11 +106,23 @@ def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]
     """
 
     @group.command()
+    @click.option(
+        "--emit",
+        "launcher",
+        type=click.Choice(["slurm", "hostfile"]),
+        help="Write the files that start the run on the profile's nodes, and say where.",
+    )
     @experiment_options
-    def plan(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path) -> None:
+    def plan(recipe: str, profile: str, overrides: tuple[str, ...], runs: Path, launcher: Kind | None) -> None:
         """Show what a run would do and need, without loading a model."""
         experiment = prepare(build, kind, recipe, profile, overrides, runs)
         click.echo(render(experiment.plan, experiment.profile, _notes(experiment)))
+        if launcher:
+            program = build.__module__.partition(".")[0]
+            seconds = sum(planned.estimate.seconds for planned in experiment.plan if not planned.done)
+            start = Start(program, recipe, overrides, runs, experiment.recipe.name, seconds)
+            files = emit(launcher, start, experiment.profile, experiment.run / "launch" / launcher)
+            click.echo("\n".join(["", "written:", *(f"  {path}" for path in files)]))
 
     @group.command()
     @experiment_options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Protocol
 from aligner_core.profile import Profile
 
 CHILD = "aligner_core.stage_process"
+RENDEZVOUS_PORT = 29500
 
 
 class Processes(Protocol):
@@ -82,7 +84,10 @@ def _end_with_runner() -> None:
 
 
 def launch_command(folder: Path, profile: Profile) -> list[str]:
-    """The command that runs the stage described in `folder`, in one process or in the profile's number of them."""
+    """The command that runs the stage described in `folder`, in one process or in the profile's number of them.
+
+    With several nodes it is given on the first of them, and reaches the others through srun or ssh.
+    """
     stage = [CHILD, str(folder)]
     if not profile.uses_deepspeed:
         return [sys.executable, "-m", *stage]
@@ -93,12 +98,25 @@ def launch_command(folder: Path, profile: Profile) -> list[str]:
             return [*torchrun, "--standalone", "--module", *stage]
         case "hostfile":
             hostfile = profile.launch.hostfile or "hostfile"
-            launcher = ["deepspeed", f"--hostfile={hostfile}", f"--num_nodes={profile.nodes}"]
-            return [*launcher, f"--num_gpus={per_node}", "--module", *stage]
+            launcher = [sys.executable, "-m", "deepspeed.launcher.runner", f"--hostfile={hostfile}"]
+            return [*launcher, f"--num_nodes={profile.nodes}", f"--num_gpus={per_node}", "--module", *stage]
         case "slurm":
-            meeting = ["--rdzv_backend=c10d", '--rdzv_endpoint="$(hostname)":29500', f"--nnodes={profile.nodes}"]
-            node = ["srun", f"--nodes={profile.nodes}", "--ntasks-per-node=1"]
+            # A task that were bound to the one core that a step gets by default would starve its processes.
+            node = [
+                "srun",
+                f"--nodes={profile.nodes}",
+                "--ntasks-per-node=1",
+                "--cpu-bind=none",
+                "--kill-on-bad-exit=1",
+            ]
+            meeting = ["--rdzv_backend=c10d", f"--rdzv_endpoint={_this_node()}:{RENDEZVOUS_PORT}",
+                       f"--rdzv_id={folder.name}", f"--nnodes={profile.nodes}"]  # fmt: skip
             return [*node, *torchrun, *meeting, "--module", *stage]
+
+
+def _this_node() -> str:
+    """The name by which the other nodes of a SLURM job know this one."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def launch_environment(profile: Profile) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligner_core.errors import Problem
-from aligner_core.estimates import Estimate, estimate
+from aligner_core.estimates import Estimate, estimate, fits
 from aligner_core.launch import launch_command
 from aligner_core.profile import Profile
 from aligner_core.stages import Stage, is_finished
@@ -38,8 +38,7 @@ def misfits(plan: Sequence[PlannedStage], profile: Profile) -> list[Problem]:
     problems = [
         Problem(
             f"profile {profile.name}: stage {planned.stage.name}",
-            f"needs {planned.estimate.memory_gib:,.0f} GiB on each {profile.device.name} "
-            f"of {profile.device.memory_gib:,.0f} GiB",
+            _need(planned.estimate, profile),
             planned.estimate.too_large,
         )
         for planned in plan
@@ -48,12 +47,22 @@ def misfits(plan: Sequence[PlannedStage], profile: Profile) -> list[Problem]:
     return problems + _inconsistent(plan, profile)
 
 
+def _need(estimate: Estimate, profile: Profile) -> str:
+    device = profile.device
+    if not fits(estimate.memory_gib, profile) or device.host_memory_gib is None:
+        return f"needs {estimate.memory_gib:,.0f} GiB on each {device.name} of {device.memory_gib:,.0f} GiB"
+    return f"offloads {estimate.host_gib:,.0f} GiB to each node's host memory of {device.host_memory_gib:,.0f} GiB"
+
+
 def _inconsistent(plan: Sequence[PlannedStage], profile: Profile) -> list[Problem]:
     where = f"profile {profile.name}"
     problems = []
     if profile.processes % profile.nodes:
         problems.append(Problem(f"{where}: processes", f"{profile.processes} do not divide over {profile.nodes} nodes",
                                 "make processes a multiple of nodes"))  # fmt: skip
+    if profile.nodes > 1 and profile.launch.kind == "local":
+        problems.append(Problem(f"{where}: launch.kind", f"local starts processes on one node, not on {profile.nodes}",
+                                "set launch: {kind: slurm}, or hostfile with a DeepSpeed hostfile"))  # fmt: skip
     devices = profile.device.count * profile.nodes
     if profile.device.kind == "cuda" and profile.processes > devices:
         problems.append(Problem(f"{where}: processes", f"{profile.processes} processes for {devices} devices",

@@ -102,11 +102,10 @@ def scorer_ids(
     question: str,
     answer: str,
     history: Sequence[Turn] | None,
-    max_length: int | None = None,
 ) -> list[int]:
-    """Question, answer and EOS as ids; of an over-long pair the end is kept, where the score is read."""
+    """Question, answer and EOS as ids."""
     ids = prompt_ids(tokenizer, conversation(question, history)) + target_ids(tokenizer, answer)
-    return [*ids, int(tokenizer.eos_token_id)][-max_length if max_length else None :]
+    return [*ids, int(tokenizer.eos_token_id)]
 
 
 def scores(network: nn.Module, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -122,7 +121,7 @@ def scores(network: nn.Module, input_ids: torch.Tensor, lengths: torch.Tensor) -
     positions = torch.arange(input_ids.shape[1], device=input_ids.device)
     mask = (positions[None, :] < lengths[:, None]).long()
     trunk: Any = network.base_model
-    hidden = trunk(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    hidden = trunk(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
     last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
     # In bfloat16 nearby scores would fall onto the same value.
     head: Any = network.score
@@ -134,28 +133,3 @@ def pad_right(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[torch.T
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     longest = int(lengths.max())
     return torch.tensor([[*sequence, *[pad] * (longest - len(sequence))] for sequence in sequences]), lengths
-
-
-def scorer_loss(
-    better: torch.Tensor, worse: torch.Tensor, kinds: torch.Tensor, unsafe_weight: float = 1.0
-) -> torch.Tensor:
-    """Safe RLHF's losses (Dai et al. 2023, equations 5 and 6), on pairs from corrections.
-
-    Args:
-        better: (pairs, 2) scores of the correction.
-        worse: (pairs, 2) scores of the answer.
-        kinds: (pairs,) 0: the answer is safe and the correction more helpful; 1: the answer is unsafe;
-            2: the answer was left as it is.
-        unsafe_weight: weight of the cost losses of unsafe answers; safe texts per unsafe one balances them.
-
-    Returns:
-        mean over pairs of: -log sigmoid(help_better - help_worse) where the answer is safe and was changed;
-        the pairwise cost loss where it is unsafe; and both sign losses, safe < 0 < unsafe, everywhere.
-    """
-    log_sigmoid = nn.functional.logsigmoid
-    helpful = -log_sigmoid(better[:, HELPFUL] - worse[:, HELPFUL])
-    harmful = -log_sigmoid(worse[:, COST] - better[:, COST])
-    sign_of_worse = torch.where(kinds == 1, 1.0, -1.0)
-    weight = torch.where(kinds == 1, unsafe_weight, 1.0)
-    signs = -weight * log_sigmoid(sign_of_worse * worse[:, COST]) - log_sigmoid(-better[:, COST])
-    return ((kinds == 0) * helpful + (kinds == 1) * weight * harmful + 0.5 * signs).mean()

@@ -6,11 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
+from aligner_core.records import Question, read_records
+
+Record = TypeVar("Record", bound=Question)
 
 SHARDS = "shards"  # the folder that a killed generation continues from; taken away when the stage is whole
 
@@ -40,6 +43,11 @@ class StageContext:
 
     def file(self, name: str) -> Path:
         return Path(self.inputs[name]["location"])
+
+    def records(self, prefix: str, kind: type[Record]) -> list[Record]:
+        """The records of all inputs whose name begins so; none if there is no such input."""
+        names = sorted(name for name in self.inputs if name.startswith(prefix))
+        return [record for name in names for record in read_records(self.file(name), kind)]
 
     def model(self, name: str) -> ModelLocation:
         """The model to load; embedded ones are unpacked on first use."""

@@ -76,7 +76,7 @@ class Students:
         name = self._name("dpo")
         reference = Stage(
             f"reference-{name}", ReferenceLogProbs(precision=precision, max_length=section.training.max_length),
-            {"model": model, "pairs": pairs}, ScoringWork(shape, 2 * self._examples, self._tokens),
+            {"model": model, "pairs": pairs}, ScoringWork(shape, 2 * self._examples, self._tokens, builder.sizes.text),
         )  # fmt: skip
         work = builder.training_work("upstream", self._examples, self._tokens, section.training, PreferenceWork)
         task = TrainDpo(section=section, precision=precision, seed=self._seed)

@@ -29,14 +29,13 @@ def decoding(work: GenerationWork, profile: Profile) -> Estimate:
     weights, cache = weight_bytes(work.shape, profile), cache_bytes(work.shape, work.longest, profile)
     batch = concurrent(place.batch, USABLE * profile.device.memory_gib * GIB, weights, cache, profile)
     memory = BASE_GIB + (weights + batch * cache) / place.tensor_parallel / GIB
-    copies = max(1, profile.device.count // place.tensor_parallel)
     return Estimate(
-        processes=place.tensor_parallel * copies,
+        processes=place.tensor_parallel,
         memory_gib=memory,
         tokens=work.rows * (work.prompt_tokens + work.new_tokens),
         flops=2.0 * matrix_parameters(work.shape) * work.rows * (work.prompt_tokens + work.new_tokens),
         disk_gib=work.rows * BYTES_PER_ROW / 1e9,
-        seconds=START_SECONDS + weights / LOAD_BYTES_PER_SECOND + decoding_seconds(work, batch, copies, profile),
+        seconds=START_SECONDS + weights / LOAD_BYTES_PER_SECOND + decoding_seconds(work, batch, 1, profile),
         too_large=None if fits(memory, profile) else _knob(weights + batch * cache, profile),
     )
 

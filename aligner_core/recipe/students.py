@@ -135,7 +135,7 @@ class Student(Strict):
     )
     learns_from: Literal["weak_labels", "corrections", "preferences"] = Field(
         "weak_labels", description="the Aligner's corrections of S; or, to compare the Aligner with fine-tuning on "
-        "the same data (paper, Table 3): the ground truth of W, or data.preferences. Then there is no floor and no ceiling"
+        "the same data (paper, Table 3): the ground truth of W, or data.preferences; without floor and ceiling"
     )  # fmt: skip
     training: Training = Field(Training(), description="training of the SFT student and of the ceiling")
     dpo: Dpo = Field(Dpo(), description="the DPO student")

@@ -19,7 +19,7 @@ KEPT = ("history", "set")  # of a question, beside the scores of its answers
 class TrainScorer(Task):
     """Two heads on `model`, trained on the corrections in all inputs whose name begins with `records`."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     section: ScorerSection
     precision: str
     seed: int
@@ -27,12 +27,7 @@ class TrainScorer(Task):
     def run(self, stage: StageContext) -> None:
         from aligner_core.training.scorer import train_scorer
 
-        records = [
-            record
-            for name in sorted(stage.inputs)
-            if name.startswith("records")
-            for record in read_records(stage.file(name), Correction)
-        ]
+        records = stage.records("records", Correction)
         training, held_out = held_out_by_question(records, self.section.held_out, self.seed)
         train_scorer(stage, stage.model("model"), training, held_out, self.section, self.seed)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
@@ -21,6 +21,7 @@ from aligner_core.training.loop import save_weights
 EVALUATIONS = 10  # in a training, where the recipe does not say how often
 HISTORY = "held_out.json"
 
+Batch = TypeVar("Batch")
 Loss = Callable[[Any, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 HeldOutTable = Callable[[Any, int], dict[str, float]]  # (network, step) -> metrics
 
@@ -122,19 +123,25 @@ def since_best(history: Sequence[Evaluation]) -> int:
 
 @torch.no_grad()
 def mean_loss(network: Any, batches: Sequence[Sequence[Example]], loss: Loss, accelerator: Any) -> float:
-    """Loss per supervised token over all batches, shared out over the processes.
-
-    Every process makes equally many forward passes, since sharded weights are gathered in each.
-    """
-    processes = accelerator.num_processes
+    """Loss per supervised token over all batches, shared out over the processes."""
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    for start in range(0, len(batches), processes):
-        place = start + accelerator.process_index
-        chosen = batches[min(place, len(batches) - 1)]
+    for chosen, counts in shared_out(batches, accelerator):
         input_ids, _ = pad_right([item.input_ids for item in chosen])
         labels, _ = pad_right([item.labels for item in chosen], IGNORED)
         summed, tokens = loss(network, input_ids.to(accelerator.device), labels.to(accelerator.device))
-        if place < len(batches):
+        if counts:
             total += torch.stack([summed.double(), tokens.double()])
     summed_loss, tokens_seen = accelerator.reduce(total, "sum").tolist()
     return float(summed_loss / tokens_seen)
+
+
+def shared_out(batches: Sequence[Batch], accelerator: Any) -> Iterator[tuple[Batch, bool]]:
+    """This process's share of the batches, and whether each counts.
+
+    Every process gets equally many, since sharded weights are gathered in each forward pass; the last may be there
+    for that alone.
+    """
+    processes = accelerator.num_processes
+    for start in range(0, len(batches), processes):
+        place = start + accelerator.process_index
+        yield batches[min(place, len(batches) - 1)], place < len(batches)

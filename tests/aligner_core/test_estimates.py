@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -45,14 +46,12 @@ def answering(size: str, longest: int = 2048) -> GenerationWork:
 def turned(profile: Profile, knob: str) -> Profile:
     """The profile with exactly what the message says, as a person would follow it."""
     document = profile.model_dump()
-    for key, value in re.findall(r"([a-z_.]+): (true|\d+)", knob):
+    for key, value in re.findall(r"([a-z_.]+): ([a-z0-9\"]+)", knob):
         target = document
         *parents, last = key.split(".")
         for parent in parents:
             target = target[parent]
-        target[last] = True if value == "true" else int(value)
-    if match := re.search(r"\(stage (\d)\)", knob):
-        document["zero"]["stage"] = int(match[1])
+        target[last] = json.loads(value)
     return Profile.model_validate(document)
 
 

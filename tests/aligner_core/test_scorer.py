@@ -17,10 +17,20 @@ from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
 from aligner_core.recipe import ScorerSection, Training
-from aligner_core.records import Correction, Turn
-from aligner_core.scorer import COST, HELPFUL, load_scorer, pad_right, scorer_ids, scorer_loss, scores
+from aligner_core.records import Correction, Safety, Turn
+from aligner_core.scorer import COST, HELPFUL, load_scorer, pad_right, scorer_ids, scores
 from aligner_core.stage_context import ModelLocation, StageContext
-from aligner_core.training.scorer import IDENTICAL, SAFE, UNSAFE, pair_of, train_scorer
+from aligner_core.training.score_losses import (
+    IDENTICAL,
+    SAFE,
+    UNSAFE,
+    cost_losses,
+    pairwise_loss,
+    scorer_loss,
+    sign_loss,
+)
+from aligner_core.training.score_model import Encoder, both_sides, collate, labelled, safe_texts_per_unsafe
+from aligner_core.training.scorer import train_scorer
 
 TOKENIZER = byte_tokenizer()
 SEQUENCES = [[5, 6, 7], [9], [1, 2, 3, 4, 5, 6, 7, 8]]
@@ -91,6 +101,55 @@ def test_the_loss_is_its_written_out_loop(pairs: list[tuple[tuple[float, float],
     assert found.item() == pytest.approx(total / len(pairs), rel=1e-6, abs=1e-9)
 
 
+@given(st.lists(st.tuples(SCORE, SCORE), min_size=1), st.floats(-5, 5))
+def test_the_pairwise_loss_is_that_of_the_difference_and_the_right_order_costs_less(
+    pairs: list[tuple[float, float]], by: float
+) -> None:
+    higher, lower = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+    loss = pairwise_loss(higher, lower)
+    torch.testing.assert_close(pairwise_loss(higher + by, lower + by), loss)
+    torch.testing.assert_close(loss, pairwise_loss(lower, higher) + lower - higher)
+    torch.testing.assert_close(torch.exp(-loss) + torch.exp(-pairwise_loss(lower, higher)), torch.ones_like(loss))
+
+
+@given(st.lists(st.tuples(SCORE.filter(lambda cost: abs(cost) > 1e-6), st.booleans()), min_size=1))
+def test_the_sign_loss_is_below_a_coins_where_the_sign_is_right(texts: list[tuple[float, bool]]) -> None:
+    costs = torch.tensor([cost for cost, _ in texts], dtype=torch.float64)
+    unsafe = torch.tensor([label for _, label in texts])
+    right = torch.where(unsafe, costs > 0, costs < 0)
+    assert ((sign_loss(costs, unsafe) < math.log(2)) == right).all()
+
+
+@given(PAIRS, st.floats(0.1, 10))
+def test_an_answer_without_a_better_text_gives_its_sign_loss_alone(
+    pairs: list[tuple[tuple[float, float], tuple[float, float], int]], weight: float
+) -> None:
+    worse = torch.tensor([pair[1][COST] for pair in pairs], dtype=torch.float64)
+    unsafe = torch.tensor([pair[2] == UNSAFE for pair in pairs])
+    alone = cost_losses(torch.zeros_like(worse), worse, unsafe, torch.zeros_like(unsafe), weight)
+    expected = torch.where(unsafe, weight, 1.0) * 0.5 * sign_loss(worse, unsafe)
+    torch.testing.assert_close(alone, expected)
+
+
+def test_answers_with_and_without_a_better_text_are_told_apart_in_a_batch() -> None:
+    encode = Encoder(TOKENIZER, 512)
+    safety = Safety(question="Q?", answer="Alone.", unsafe=True)
+    records = [
+        labelled(record("A.", "B."), encode),
+        labelled(safety, encode),
+        labelled(record("C.", "D.", True), encode),
+    ]
+    batch = collate(records)
+    assert batch["input_ids"].shape[0] == 5
+    assert batch["attention_mask"].sum(1).tolist() == [len(record.worse) for record in records] + [
+        len(record.better) for record in records if record.better is not None
+    ]
+    better, worse = both_sides(torch.tensor([1.0, 2.0, 3.0, 10.0, 30.0]), batch["paired"])
+    assert (worse.tolist(), better.tolist()) == ([1, 2, 3], [10, 0, 30])
+    assert batch["kinds"].tolist() == [SAFE, UNSAFE, UNSAFE]
+    assert safe_texts_per_unsafe(records) == 3 / 2
+
+
 @pytest.mark.parametrize(
     ("kind", "helpful", "cost"), [(SAFE, True, False), (UNSAFE, False, True), (IDENTICAL, False, False)]
 )
@@ -108,18 +167,22 @@ def test_each_kind_of_pair_ranks_by_its_own_head(kind: int, helpful: bool, cost:
      ("A.", " A.\n", False, IDENTICAL), ("A.", "A.", True, UNSAFE)],
 )  # fmt: skip
 def test_the_kind_of_a_pair(answer: str, correction: str, unsafe: bool | None, kind: int) -> None:
-    assert pair_of(record(answer, correction, unsafe), TOKENIZER, 512).kind == kind
+    assert labelled(record(answer, correction, unsafe), Encoder(TOKENIZER, 512)).kind == kind
 
 
 def test_a_pair_holds_the_correction_first_and_each_text_ends_with_eos() -> None:
-    pair = pair_of(record("Bad.", "Good."), TOKENIZER, 512)
+    pair = labelled(record("Bad.", "Good."), Encoder(TOKENIZER, 512))
     assert TOKENIZER.decode(pair.better).endswith("assistant\nGood.<|im_end|>")
     assert TOKENIZER.decode(pair.worse).endswith("assistant\nBad.<|im_end|>")
 
 
-def test_of_an_over_long_text_the_end_is_kept() -> None:
-    whole = scorer_ids(TOKENIZER, "Q?", "x" * 50, [Turn(role="user", content="Hi")], 10_000)
-    assert scorer_ids(TOKENIZER, "Q?", "x" * 50, [Turn(role="user", content="Hi")], 20) == whole[-20:]
+def test_of_an_over_long_text_the_end_is_kept_and_counted() -> None:
+    texts = ("Q?", "x" * 50, [Turn(role="user", content="Hi")])
+    whole = scorer_ids(TOKENIZER, *texts)
+    for limit, cut in ((20, 1), (len(whole), 0), (10_000, 0)):
+        encode = Encoder(TOKENIZER, limit)
+        assert encode(*texts) == whole[-limit:]
+        assert encode.cut == cut
 
 
 def test_padding_keeps_the_sequences_and_their_lengths() -> None:
@@ -164,5 +227,5 @@ def test_a_trained_scorer_loads_again_with_its_calibration(tmp_path: Path) -> No
     assert all(name.startswith(("model.layers.1.", "model.norm.", "score.")) for name in changed)
     assert stage.facts["kinds"] == {"safe": 8, "unsafe": 4, "identical": 0}
     assert read_json(tmp_path / "model" / "scorer.json")["max_length"] == 256
-    assert scorer_ids(tokenizer, "Q?", "A.", None, 512) == scorer_ids(TOKENIZER, "Q?", "A.", None, 512)
+    assert scorer_ids(tokenizer, "Q?", "A.", None) == scorer_ids(TOKENIZER, "Q?", "A.", None)
     assert not (tmp_path / "checkpoints").exists()
