@@ -18,8 +18,8 @@ from aligner_core.errors import UserError
 
 FOLDER = Path(__file__).parent / "example_runs"
 QUICKSTART, IDA = FOLDER / "quickstart", FOLDER / "ida_quickstart"
-OF_THE_RUN = ("run.json", "recipe.json", "profile.json")
-OF_A_STAGE = ("manifest.json", "metrics.jsonl", "scores.jsonl", "iterations.jsonl")
+OF_THE_RUN = ("run.json", "recipe.json", "profile.json", "rounds.json")
+OF_A_STAGE = ("manifest.json", "metrics.jsonl", "scores.jsonl", "evaluation.jsonl", "iterations.jsonl")
 
 
 def main(arguments: list[str]) -> int:

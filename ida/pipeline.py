@@ -128,36 +128,36 @@ class SeedRounds:
         start = before.output(MODEL) if before and self._rounds.start == "previous" else self._base.upstream
         builder = self._amplifier(number)
         corrections = self._corrections_for(number)
-        students = Students(
-            builder, f"round{number}-student", self._seed, start, len(corrections) * builder.rows_of(QUESTIONS)
-        )
+        students = Students(builder, f"round{number}-student", self._seed, start, self._expected(number))
         labels = students.labels(f"round{number}-weak-labels-s{self._seed}", corrections)
         assert self._recipe.student is not None, "the recipe's validation sees to it"
         (method,) = self._recipe.student.methods
         return students.train(method, labels, builder.part(QUESTIONS))
 
     def _corrections_for(self, number: int) -> dict[str, Artifact]:
-        """All that a round's model learns: this round's corrections, and what is learnt again."""
-        amplifier = self._amplifier(number)
+        """All that a round's model learns, by inputs' names: this round's corrections, and what is learnt again."""
+        amplifier, rounds = self._amplifier(number), self._rounds
         answers = self._answers(amplifier, number - 1, QUESTIONS, "labels")
-        found = {}
-        for draw in range(self._rounds.samples):
-            again = f"-{draw + 1}" if draw else ""
-            name = f"round{number}-corrections{again}-s{self._seed}"
+        own = amplifier.correct(f"round{number}-corrections-s{self._seed}", answers, self._seed)
+        found = {"corrections": own}
+        for draw in range(1, rounds.samples):
+            name, mark = f"round{number}-corrections-{draw + 1}-s{self._seed}", f"-{draw + 1}"
             drawn = amplifier.correct(name, answers, self._seed, draw=draw)
-            found[f"corrections{again}"] = self._take(f"{name}-taken", drawn, 1.0, again) if draw else drawn
-        for earlier, corrections in enumerate(self._corrections, 1):
-            if self._rounds.replay:
-                name = f"round{number}-replay-{earlier}-s{self._seed}"
-                found[f"corrections-round{earlier}"] = self._take(
-                    name, corrections, self._rounds.replay, f"-round{earlier}"
-                )
-        self._corrections.append(found["corrections"])
-        if self._rounds.replay_ground_truth:
-            name = f"round{number}-ground-truth-s{self._seed}"
-            share = self._rounds.replay_ground_truth
-            found["corrections-ground-truth"] = self._take(name, self._base.part(WEAK), share, "-truth")
+            found[f"corrections{mark}"] = self._take(f"round{number}-sample{mark}-s{self._seed}", drawn, 1.0, mark)
+        for earlier, corrections in enumerate(self._corrections if rounds.replay else (), 1):
+            name, mark = f"round{number}-replay-{earlier}-s{self._seed}", f"-round{earlier}"
+            found[f"corrections{mark}"] = self._take(name, corrections, rounds.replay, mark)
+        if rounds.replay_ground_truth:
+            name, mark = f"round{number}-ground-truth-s{self._seed}", "-truth"
+            found[f"corrections{mark}"] = self._take(name, self._base.part(WEAK), rounds.replay_ground_truth, mark)
+        self._corrections.append(own)
         return found
+
+    def _expected(self, number: int) -> int:
+        """How many labels a round learns, for planning."""
+        rounds, rows = self._rounds, self._amplifier(number).rows_of(QUESTIONS)
+        again = rounds.replay_ground_truth * self._base.sizes.weak
+        return round(rows * (rounds.samples + rounds.replay * (number - 1)) + again)
 
     def _take(self, name: str, corrections: Artifact, share: float, mark: str) -> Artifact:
         task = TakeCorrections(share=share, mark=mark, seed=self._seed)

@@ -14,7 +14,7 @@ from aligner_core.stages import Artifact, Stage
 from analysis.comparisons import pairs
 from analysis.systems import system_of
 from ida.pipeline import build, build_rounds
-from ida.recipe import IdaRecipe
+from ida.recipe import IdaRecipe, Rounds, Stop
 from tests.command_line import ida
 
 
@@ -97,7 +97,7 @@ def test_the_scorer_that_stop_rules_read_is_not_the_one_that_evaluates() -> None
     graph = stages()
     assert "selector" in needs(graph["round1-scores-by-w-s42"])
     assert "scorer" not in needs(graph["round1-scores-by-w-s42"])
-    assert "scorer" in needs(graph["round1-scores-s42"])
+    assert "scorer" in needs(graph["scores-round1-s42"])
     assert needs(graph["selector"]) == {"data"}
 
 
@@ -124,6 +124,31 @@ def test_correctors_to_compare_are_refused_as_rounds_are_compared() -> None:
 def test_two_rounds_run_to_their_report(ida_run: Path) -> None:
     report = read_json(ida_run / "report.json")
     assert [row["system"] for row in report["systems"]] == ["A", "B", "C", "D", "E", "F"]
+
+
+def test_the_docs_tell_of_every_key_of_rounds() -> None:
+    docs = Path("docs/ida.md").read_text()
+    missing = [key for kind in (Rounds, Stop) for key in kind.model_fields if key not in docs]
+    assert missing == []
+
+
+PLACES = [("ida_7b", "h100x8"), ("ida_13b", "h100x8"), ("ida_70b", "h100x8x8")]
+
+
+@pytest.mark.parametrize(("name", "place"), PLACES)
+def test_the_sources_experiments_fit_where_they_say_and_stay_the_same_everywhere(name: str, place: str) -> None:
+    for profile in (place, "a800x8" if name != "ida_70b" else place, "cpu"):
+        result = ida("plan", name, "--profile", profile)
+        assert result.returncode == 0, result.stderr
+        assert "left to do: 26 of 26 stages" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, _ in PLACES])
+def test_the_sources_experiments_run_to_their_report_with_tiny_models(name: str, tmp_path: Path) -> None:
+    result = ida("run", name, "--profile", "smoke", "--runs", tmp_path, "--set", "rounds.count=1")
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert (tmp_path / name / "report.html").is_file()
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ LIKE_OTHERS = {
     "warmup_ablation",
     "baselines",
     "main_table",
+    "alpaca7b_w2s",
+    "alpaca13b_w2s",
+    "qwen_w2s",
+    "aligner_vs_finetuning",
 }
 
 
