@@ -37,7 +37,7 @@ class ScoreFile(Task):
         path = source_file(str(stage.inputs["answers"]["location"]))
         texts = {system: read_answers(path, field).answers for system, field in self.systems.items()}
         answers = [row for found in texts.values() for row in found]
-        # A row without an id gets one from all it says, and read as an answer it says less: both texts bear the first's.
+        # Of a row without an id, answer and correction would get two: both bear the answer's.
         names = [row.id for row in next(iter(texts.values()))]
         rows: list[dict[str, Any]] = [{"id": name, "system": system} for system in texts for name in names]
         # Rows of like length are scored together, and a shard is all that a kill can lose.
