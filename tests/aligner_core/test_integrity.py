@@ -164,5 +164,5 @@ def test_logs_are_no_outputs(finished: Path) -> None:
     for name in ("log.txt", "progress.json", "wandb/offline/run.wandb", "shards/texts/rows-0.jsonl"):
         write_text(folder / name, "more")
     assert set(outputs_of(folder)) == {
-        "facts.json", "model/README.md", "model/weights", "stage.json"
+        "facts.json", "metrics.jsonl", "model/README.md", "model/weights", "stage.json"
     }  # fmt: skip
