@@ -20,8 +20,8 @@ from aligner_core.stage_context import SHARDS
 from aligner_core.stages import SHOWN
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
-# What is no result: a log may still be written to by a process on another machine.
-_NO_OUTPUT = {MANIFEST, VERIFIED, "log.txt", "progress.json"}
+# What is no result: logs may still be written to, by a process on another machine or when they are uploaded.
+_NO_OUTPUT = {MANIFEST, VERIFIED, SHARDS, "log.txt", "progress.json", "wandb"}
 _MADE_BY_A_STAGE = re.compile(r"(?P<stage>[0-9a-f]{64})/(?P<path>.+)", re.DOTALL)
 _CARD = "README.md"  # tells of times and places, and no stage reads it
 
@@ -29,7 +29,7 @@ _CARD = "README.md"  # tells of times and places, and no stage reads it
 def outputs_of(folder: Path) -> dict[str, Path]:
     """All files that a stage leaves, by their path in its folder."""
     found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {str(name): path for name, path in found.items() if str(name) not in _NO_OUTPUT and name.parts[0] != SHARDS}
+    return {str(name): path for name, path in found.items() if name.parts[0] not in _NO_OUTPUT}
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:

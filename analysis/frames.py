@@ -38,7 +38,7 @@ def scored_files_frame(files: Mapping[str, Path]) -> pd.DataFrame:
     """
     parts, problems = [], []
     for panel, path in files.items():
-        rows = pd.DataFrame(read_jsonl(path))
+        rows = pd.DataFrame(read_jsonl(path) if path.is_file() else [])
         systems = list(dict.fromkeys(rows["system"])) if "system" in rows else []
         if len(systems) != 2:
             what = f"holds scores of {len(systems)} systems: {', '.join(systems)}"

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from aligner_core.near_duplicates import shingles, words
 from aligner_core.records import MAX_CHARACTERS, Answer
 from aligner_core.refusals import OPENING_CHARACTERS, is_refusal
-from w2s.annotation import CRITIQUE, EDIT, EDITING, EXAMPLE, NOTHING, RULES
+from w2s.annotation import (
+    CRITIQUE,
+    EDIT,
+    EDITING,
+    EXAMPLE,
+    EXAMPLE_CRITIQUE,
+    EXAMPLE_EDIT,
+    GOOD_EXAMPLE,
+    NOTHING,
+    RULES,
+)
 
 if TYPE_CHECKING:
     from aligner_core.engines.protocol import Completion
@@ -75,7 +85,9 @@ def outcome(record: Answer, critique: Completion | None, edit: Completion | None
 
 def needs_edit(critique: Completion) -> bool:
     """Whether there is something to mend, and it is said what."""
-    return not critique.error and critique.finished and bool(broken_rules(critique.text))
+    if critique.error or critique_fault(critique.text, critique.finished):
+        return False
+    return bool(broken_rules(critique.text))
 
 
 def broken_rules(critique: str) -> list[str] | None:
@@ -110,6 +122,8 @@ def critique_fault(critique: str, finished: bool) -> str | None:
     """Why a critique is none."""
     if not finished:
         return "critique unfinished"
+    if any(line in critique for line in EXAMPLE_CRITIQUE.splitlines()):
+        return "critique copied"
     return "critique unclear" if broken_rules(critique) is None else None
 
 
@@ -150,6 +164,7 @@ def repeats_request(record: Answer, text: str) -> bool:
 @cache
 def _told() -> frozenset[str]:
     """All runs of words in what the annotator is told, whatever the record."""
-    parts = [*RULES.values(), *EDITING, *EXAMPLE.splitlines(), *CRITIQUE.splitlines(), *EDIT.splitlines()]
+    texts = [*RULES.values(), *EDITING, EXAMPLE, EXAMPLE_CRITIQUE, EXAMPLE_EDIT, GOOD_EXAMPLE, CRITIQUE, EDIT]
+    parts = [line for text in texts for line in text.splitlines()]
     long = [words(part) for part in parts if len(words(part)) >= COPIED_WORDS]
     return frozenset().union(*(shingles(part, COPIED_WORDS) for part in long))

@@ -123,10 +123,8 @@ def _concurrent(work: PolicyWork, lasting: float, profile: Profile) -> int:
 
 
 def _copies(profile: Profile) -> int:
-    """Copies of the policy that decode: each process has its own, or vLLM spreads one over several devices."""
-    if profile.generation.engine == "vllm":
-        return max(1, profile.processes // profile.generation.tensor_parallel)
-    return profile.processes
+    """Copies of the policy that decode: each process has its own, or vLLM one on the first node's devices."""
+    return 1 if profile.generation.engine == "vllm" else profile.processes
 
 
 def _rollout_seconds(work: PolicyWork, rollouts: GenerationWork, profile: Profile) -> tuple[float, float]:

@@ -37,7 +37,9 @@ class ScoreFile(Task):
         path = source_file(str(stage.inputs["answers"]["location"]))
         texts = {system: read_answers(path, field).answers for system, field in self.systems.items()}
         answers = [row for found in texts.values() for row in found]
-        rows: list[dict[str, Any]] = [{"id": row.id, "system": system} for system in texts for row in texts[system]]
+        # Of a row without an id, answer and correction would get two: both bear the answer's.
+        names = [row.id for row in next(iter(texts.values()))]
+        rows: list[dict[str, Any]] = [{"id": name, "system": system} for system in texts for name in names]
         # Rows of like length are scored together, and a shard is all that a kill can lose.
         bulk = Bulk(stage, [row.asked + row.text for row in answers], SHARD)
         for number in range(1, len(self.reads) + 1):

@@ -12,7 +12,7 @@ from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.display import PlainDisplay
 from aligner_core.errors import UserError
 from aligner_core.files import file_digest, read_json, write_json, write_text
-from aligner_core.integrity import MANIFEST, VERIFIED, content, faults
+from aligner_core.integrity import MANIFEST, VERIFIED, content, faults, outputs_of
 from aligner_core.profile import Profile
 from aligner_core.runner import run_stages
 from aligner_core.stage_context import StageContext
@@ -157,3 +157,12 @@ def test_a_stage_from_before_contents_were_recorded_is_kept_but_not_vouched_for(
     assert whats(finished, FIRST) == [
         "was written before contents were recorded, so nothing can be said of its outputs"
     ]
+
+
+def test_logs_are_no_outputs(finished: Path) -> None:
+    folder = stage_folder(finished, FIRST)
+    for name in ("log.txt", "progress.json", "wandb/offline/run.wandb", "shards/texts/rows-0.jsonl"):
+        write_text(folder / name, "more")
+    assert set(outputs_of(folder)) == {
+        "facts.json", "metrics.jsonl", "model/README.md", "model/weights", "stage.json"
+    }  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aligner_core.engines.protocol import Completion
 from aligner_core.records import Answer, Turn
-from w2s.annotation import EDITING, EXAMPLE, RULES, critique_request, edit_request
+from w2s.annotation import EDITING, EXAMPLE, EXAMPLE_CRITIQUE, EXAMPLE_EDIT, RULES, critique_request, edit_request
 from w2s.annotation_replies import Outcome, answer_fault, broken_rules, edit_fault, edited_text, outcome
 
 ANSWER = "Salt the steps in the evening, and call the lazy fool next door who never does."
@@ -36,8 +36,10 @@ def test_the_critique_sees_every_rule_the_conversation_and_both_texts() -> None:
 
 def test_the_editor_is_told_all_rules_of_editing_and_shown_an_example_that_keeps_to_them() -> None:
     assert all(rule in edit_request() for rule in EDITING)
-    assert edited_text(EXAMPLE) == "Trim what hangs over on your side and talk to him."
-    assert broken_rules(EXAMPLE.splitlines()[2].replace("Critique: ", "")) == ["harm"]
+    edited = edited_text(EXAMPLE_EDIT)
+    assert edited == "Trim what hangs over on your side and talk to him."
+    assert edited in EXAMPLE
+    assert broken_rules(EXAMPLE_CRITIQUE) == ["harm", "contempt"]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,7 @@ def said(text: str, **more: Any) -> Completion:
         (said(CRITIQUE), said("", error="http_500"), {"error": "http_500"}),
         (said("", error="timeout: 3 s"), None, {"error": "timeout: 3 s"}),
         (said("Hm."), None, {"reason": "critique unclear"}),
+        (said(EXAMPLE_CRITIQUE), None, {"reason": "critique copied"}),
         (said(CRITIQUE, finished=False), None, {"reason": "critique unfinished"}),
     ],
 )

@@ -134,7 +134,9 @@ def test_served_models_make_a_data_set_that_aligner_7b_accepts(
     assert (facts["weak"], facts["dropped"]) == (22, {})
 
 
-def test_an_embedded_model_samples_and_annotates_and_every_record_is_accounted_for(tmp_path: Path) -> None:
+def test_what_an_embedded_model_answers_is_annotated_by_a_strong_one_or_dropped_whole(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
     source, qa, qac = questions(tmp_path, 6), tmp_path / "qa.jsonl", tmp_path / "qac.jsonl"
     common = ["--profile", "smoke", "--max-new-tokens", "12"]
     made = w2s("data", "sample", source, "--upstream", TINY, "-o", qa, "--keep-unfinished", *common)
@@ -148,6 +150,11 @@ def test_an_embedded_model_samples_and_annotates_and_every_record_is_accounted_f
     assert [row["id"] for row in dropped] == [row["id"] for row in answers]
     assert {row["dropped"]["reason"] for row in dropped} <= {"critique unclear", "critique unfinished"}
     assert all("critique" in row["dropped"] for row in dropped)
+    endpoint.reply = lambda body: "NOTHING TO MEND"
+    made = w2s("data", "annotate", qa, "--annotator", f"{endpoint.url}#strong", "-o", qac, *common)
+    assert made.returncode == 0, made.stderr
+    assert [row["correction"] for row in read_jsonl(qac)] == [row["answer"] for row in answers]
+    assert accepted_by_aligner_7b(qac, tmp_path / "run")["weak"] == 6
 
 
 def test_cut_and_empty_answers_fall_with_their_reason(tmp_path: Path) -> None:
