@@ -34,6 +34,8 @@ _HUB = {
     "meta-llama/Llama-2-7b-hf": _shape(32, 4096, 11_008, 32, 32, 128, 32_000),
     "meta-llama/Llama-2-13b-hf": _shape(40, 5120, 13_824, 40, 40, 128, 32_000),
     "meta-llama/Llama-2-70b-hf": _shape(80, 8192, 28_672, 64, 8, 128, 32_000),
+    "PKU-Alignment/beaver-7b-v1.0-reward": _shape(32, 4096, 11_008, 32, 32, 128, 32_001),
+    "PKU-Alignment/beaver-7b-v1.0-cost": _shape(32, 4096, 11_008, 32, 32, 128, 32_001),
     "meta-llama/Llama-2-7b-chat-hf": _shape(32, 4096, 11_008, 32, 32, 128, 32_000),
     "meta-llama/Llama-2-13b-chat-hf": _shape(40, 5120, 13_824, 40, 40, 128, 32_000),
     "meta-llama/Llama-2-70b-chat-hf": _shape(80, 8192, 28_672, 64, 8, 128, 32_000),

@@ -13,7 +13,18 @@ from aligner_core.data_sources import data_source
 from aligner_core.errors import Problem, UserError
 from aligner_core.model_ids import model_identity, parse_endpoint
 from aligner_core.profile import Profile
-from aligner_core.recipe import PARTS, Corrector, Generation, Recipe, Role, ScoreModelSection, Shape, Training, WarmUp
+from aligner_core.recipe import (
+    PARTS,
+    Corrector,
+    Generation,
+    Recipe,
+    Role,
+    Roles,
+    ScoreModelSection,
+    Shape,
+    Training,
+    WarmUp,
+)
 from aligner_core.shapes import shape_of
 from aligner_core.stages import Artifact, Source, Stage, Task, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
@@ -65,8 +76,10 @@ class StageBuilder:
         self.models: dict[str, Source] = {}
         self.shapes: dict[str, Shape] = {}
         self.data: dict[str, Source] = {}
-        for name in ("upstream", "aligner", "scorer", "embedder"):
-            role: Role = getattr(self.recipe.roles, name)
+        for name in Roles.model_fields:
+            role: Role | None = getattr(self.recipe.roles, name)
+            if role is None:
+                continue
             try:
                 if parse_endpoint(role.model):
                     what = "is behind an endpoint, and this role is trained or loaded here"
@@ -333,8 +346,8 @@ class StageBuilder:
 
     def reward_model(self) -> Artifact | Source:
         """The reward model of filters and PPO: the role's, or one that learns from W and from data.preferences."""
-        if role := self.recipe.roles.reward:
-            return model_source(role)
+        if self.recipe.roles.reward:
+            return self.models["reward"]
         section, records = self.recipe.reward, {"records": self.part(WEAK)}
         if self.recipe.data.preferences:
             records["preferences"] = self.part(PREFERENCES)
@@ -343,8 +356,8 @@ class StageBuilder:
 
     def cost_model(self) -> Artifact | Source:
         """The cost model of filters and PPO: the role's, or one that learns from W and from data.safety."""
-        if role := self.recipe.roles.cost:
-            return model_source(role)
+        if self.recipe.roles.cost:
+            return self.models["cost"]
         section, records = self.recipe.cost, {"records": self.part(WEAK)}
         if self.recipe.data.safety:
             records["safety"] = self.part(SAFETY)

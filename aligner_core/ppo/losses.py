@@ -65,5 +65,6 @@ def kl_estimates(log_probs: Tensor, reference: Tensor, mask: Tensor) -> tuple[Te
 
 
 def entropies(logits: Tensor) -> Tensor:
-    """Entropy in nats of the distributions that logits (..., vocabulary) stand for: logsumexp(z) - sum(p * z)."""
-    return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
+    """Entropy in nats of the distributions that logits (..., vocabulary) stand for: -sum(p * log p)."""
+    log_probs = logits.log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1)

@@ -46,7 +46,8 @@ def _logits(network: Any, batch: Batch, temperature: float) -> Tensor:
 
 
 def _log_probs(logits: Tensor, batch: Batch) -> Tensor:
-    return logits.gather(1, batch.responses[batch.mask][:, None])[:, 0] - logits.logsumexp(-1)
+    # torch's fused loss, which keeps one float32 copy of the logits where gather and logsumexp keep two.
+    return -nn.functional.cross_entropy(logits, batch.responses[batch.mask], reduction="none")
 
 
 def _laid_out(values: Tensor, batch: Batch) -> Tensor:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from aligner_core.engines.protocol import Sampling, open_engine
 from aligner_core.errors import Problem, UserError
-from aligner_core.estimates import micro_batch_size
+from aligner_core.estimates.policy import policy_micro_batch
 from aligner_core.ppo.learners import Descent, Learner, OneProcess, Sharded, deepspeed_loading
 from aligner_core.ppo.loop import Parts
 from aligner_core.ppo.networks import Reference, value_model
@@ -27,7 +27,7 @@ from aligner_core.templates import batch_prompt_ids, conversation
 from aligner_core.training.adapters import adapters_inside, merge_adapters, with_adapters
 from aligner_core.training.deepspeed_setup import frozen_engine
 from aligner_core.training.supervised import attention, load_network
-from aligner_core.work import TrainingWork
+from aligner_core.work import PolicyWork
 
 ROLLOUT_WEIGHTS = "rollout_weights"
 
@@ -85,7 +85,7 @@ def open_parts(
         reference = Reference(policy.network, adapted=network)
     else:
         reference = Reference(frozen_engine(profile, lambda: load_network(stage, start))[0])
-    micro_batch = _micro_batch(stage, start, section, new_tokens, tasks)
+    micro_batch = _micro_batch(stage, network, value, section, new_tokens, tasks)
     stage.facts |= {
         "questions": len(tasks),
         "value_start": began,
@@ -145,14 +145,14 @@ def _export(policy: Learner, network: Any, folder: Path) -> None:
         temporary.rename(folder)
 
 
-def _micro_batch(
-    stage: StageContext, start: ModelLocation, section: Ppo, new_tokens: int, tasks: Sequence[Task]
-) -> int:
-    """As for a supervised training on the rollouts, were each as long as it may be."""
-    shape = shape_from_config(AutoConfig.from_pretrained(start.folder, **start.arguments()).to_dict())
-    mean = sum(len(task.prompt) for task in tasks) // len(tasks) + new_tokens
-    work = TrainingWork(
-        shape, section.prompts, mean, new_tokens, 1, min(section.global_batch, section.prompts), section.max_length,
+def _micro_batch(stage: StageContext, policy: Any, value: Any, section: Ppo, new: int, tasks: Sequence[Task]) -> int:
+    """As planned, for these prompts; the score models are taken to be as large as the value model."""
+    shapes = [shape_from_config(config.to_dict()) for config in (policy.config, value.trunk.config)]
+    lengths = [len(task.prompt) for task in tasks]
+    work = PolicyWork(
+        policy=shapes[0], value=shapes[1], scores=(shapes[1], shapes[1]), iterations=1, prompts=section.prompts,
+        prompt_tokens=sum(lengths) // len(lengths), new_tokens=new, longest=max(lengths) + new,
+        global_batch=section.global_batch, updates=section.updates,
         lora_rank=section.lora.rank if section.lora else None,
     )  # fmt: skip
-    return micro_batch_size(work, stage.profile)
+    return policy_micro_batch(work, stage.profile)

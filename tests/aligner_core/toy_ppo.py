@@ -53,7 +53,7 @@ def toy_model(folder: Path, seed: int = 0) -> ModelLocation:
     tokenizer.chat_template = "{% for message in messages %}<user> {{ message['content'] }} {% endfor %}"
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, max_position_embeddings=128, initializer_range=0.1,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=128, initializer_range=0.05,
         tie_word_embeddings=False, eos_token_id=vocabulary["<end>"], pad_token_id=vocabulary["<end>"],
         bos_token_id=None,
     )  # fmt: skip
