@@ -102,7 +102,8 @@ class Students:
         new_tokens = section.max_new_tokens or self._recipe.generation.max_new_tokens
         reward, cost = (shapes.get(name, shapes["scorer"]) for name in ("reward", "cost"))
         return PolicyWork(
-            policy=shapes["upstream"], value=reward if section.value_start == "reward" else shapes["upstream"], scores=(reward, cost),
+            policy=shapes["upstream"], value=reward if section.value_start == "reward" else shapes["upstream"],
+            scores=(reward, cost),
             iterations=section.iterations or max(1, round(section.epochs * self._examples / section.prompts)),
             prompts=section.prompts, prompt_tokens=sizes.question, new_tokens=min(sizes.text, new_tokens),
             longest=min(section.max_length, 3 * sizes.question + new_tokens), global_batch=section.global_batch,
