@@ -56,7 +56,7 @@ CONFIGURATIONS = {
     "bfloat16": Configuration(),
     "float32_checkpointing": Configuration({"precision": "float32", "gradient_checkpointing": True}),
     "lora": Configuration({}, {"lora": Lora(rank=16)}),
-    "zero2_two_processes": Configuration({"processes": 2, "zero": {"stage": 2}}),
+    "zero2_two_processes": Configuration({"processes": 2, "zero": {"stage": 2}, "precision": "float32"}),
 }
 
 
