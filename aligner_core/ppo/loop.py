@@ -23,7 +23,7 @@ from aligner_core.ppo.learners import Learner
 from aligner_core.ppo.networks import Reference
 from aligner_core.ppo.processes import added_up, count, from_main, rank
 from aligner_core.ppo.records import Records
-from aligner_core.ppo.rollouts import Rollout, RolloutScorer, Sampler, Task, in_micro_batches, scored
+from aligner_core.ppo.rollouts import Asked, Rollout, RolloutScorer, Sampler, in_micro_batches, scored
 from aligner_core.ppo.schedule import cosine, own_share, repeated, warm_up
 from aligner_core.ppo.update import accumulate_policy, accumulate_ptx, accumulate_value
 from aligner_core.recipe.students import Ppo
@@ -48,14 +48,14 @@ class Parts:
 
 
 class Loop:
-    """A training of `parts` on `tasks`, with a cross-entropy on `labels` beside it."""
+    """A training of `parts` on `questions`, with a cross-entropy on `labels` beside it."""
 
     def __init__(
         self,
         stage: StageContext,
         section: Ppo,
         parts: Parts,
-        tasks: Sequence[Task],
+        questions: Sequence[Asked],
         labels: Sequence[Example],
         seed: int,
     ) -> None:
@@ -63,13 +63,13 @@ class Loop:
         Raises:
             UserError: if iterations or steps cannot be shared out evenly, or there is nothing to do a PTX term with.
         """
-        self.parts, self.tasks = parts, tasks
+        self.parts, self.questions = parts, questions
         self._stage, self._section, self._labels, self._seed = stage, section, labels, seed
         _check(section, labels)
-        self.iterations = section.iterations or max(1, round(section.epochs * len(tasks) / section.prompts))
+        self.iterations = section.iterations or max(1, round(section.epochs * len(questions) / section.prompts))
         per_pass = -(-section.prompts // section.global_batch)
         self._steps_each = per_pass * section.updates
-        self._order = repeated(len(tasks), self.iterations * section.prompts, seed)
+        self._order = repeated(len(questions), self.iterations * section.prompts, seed)
         wanted = self.iterations * self._steps_each * section.global_batch
         self._label_order = repeated(len(labels), wanted, seed + 1) if self._mixes else []
         self._records = Records(stage)
@@ -130,7 +130,7 @@ class Loop:
         places = own_share(range(iteration * prompts, (iteration + 1) * prompts), rank(), count())
         seeds = [digest_seed(self._seed, ["rollout", str(place)]) for place in places]
         with self._timed("rollouts"):
-            rollouts = self.parts.sampler.sample([self.tasks[self._order[place]] for place in places], seeds)
+            rollouts = self.parts.sampler.sample([self.questions[self._order[place]] for place in places], seeds)
         with self._timed("scoring"):
             return scored(rollouts, self.parts.scorer)
 

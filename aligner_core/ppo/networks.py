@@ -106,11 +106,21 @@ def value_model(
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     if source is reward:
-        with torch.no_grad():
+        with torch.no_grad(), _whole(network.score):
             head.weight.copy_(network.score.weight[:1])  # of several labels the first is helpfulness
             if network.score.bias is not None:
                 head.bias.copy_(network.score.bias[:1])
     return ValueModel(network.base_model, head), "policy" if source is policy else "reward"
+
+
+def _whole(layer: nn.Module) -> AbstractContextManager[Any]:
+    """Its weights in this process; under ZeRO-3 they are sharded as soon as they are loaded."""
+    if not hasattr(next(layer.parameters()), "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    found: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(list(layer.parameters()))
+    return found
 
 
 def _reads_alike(reward: ModelLocation, tokenizer: PreTrainedTokenizerBase) -> bool:

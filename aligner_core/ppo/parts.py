@@ -16,8 +16,8 @@ from aligner_core.estimates.policy import policy_micro_batch
 from aligner_core.ppo.learners import Descent, Learner, OneProcess, Sharded, deepspeed_loading
 from aligner_core.ppo.loop import Parts
 from aligner_core.ppo.networks import Reference, value_model
-from aligner_core.ppo.processes import from_main, join, rank
-from aligner_core.ppo.rollouts import EngineSampler, InMemorySampler, RolloutScorer, Sampler, Task
+from aligner_core.ppo.processes import join, rank, wait
+from aligner_core.ppo.rollouts import Asked, EngineSampler, InMemorySampler, RolloutScorer, Sampler
 from aligner_core.profile import Profile
 from aligner_core.recipe.students import Ppo
 from aligner_core.records import Question
@@ -32,18 +32,18 @@ from aligner_core.work import PolicyWork
 ROLLOUT_WEIGHTS = "rollout_weights"
 
 
-def tasks_of(
+def within_room(
     stage: StageContext, questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase, room: int
-) -> list[Task]:
+) -> list[Asked]:
     """The questions whose prompts have at most `room` tokens; the others are left out and noted, none is cut.
 
     Raises:
         UserError: if none is left.
     """
     prompts = batch_prompt_ids(tokenizer, [conversation(row.question, row.history) for row in questions])
-    tasks = [Task(row, tuple(prompt)) for row, prompt in zip(questions, prompts, strict=True)]
-    kept = [task for task in tasks if len(task.prompt) <= room]
-    stage.facts["dropped_over_long"] = [task.question.id for task in tasks if len(task.prompt) > room]
+    asked = [Asked(row, tuple(prompt)) for row, prompt in zip(questions, prompts, strict=True)]
+    kept = [one for one in asked if len(one.prompt) <= room]
+    stage.facts["dropped_over_long"] = [one.question.id for one in asked if len(one.prompt) > room]
     if not kept:
         what = f"no question leaves room for a rollout: the longest prompt may have {room} tokens"
         raise UserError(Problem("student.ppo.max_length", what, "raise it, or lower max_new_tokens"))
@@ -58,7 +58,7 @@ def open_parts(
     scorer: RolloutScorer,
     section: Ppo,
     new_tokens: int,
-    tasks: Sequence[Task],
+    questions: Sequence[Asked],
 ) -> Parts:
     """Load the networks and make learners of policy and value model.
 
@@ -85,9 +85,9 @@ def open_parts(
         reference = Reference(policy.network, adapted=network)
     else:
         reference = Reference(frozen_engine(profile, lambda: load_network(stage, start))[0])
-    micro_batch = _micro_batch(stage, network, value, section, new_tokens, tasks)
+    micro_batch = _micro_batch(stage, network, value, section, new_tokens, questions)
     stage.facts |= {
-        "questions": len(tasks),
+        "questions": len(questions),
         "value_start": began,
         "micro_batch": micro_batch,
         "processes": profile.processes,
@@ -100,7 +100,7 @@ def open_parts(
             tokenizer.save_pretrained(folder)
             if section.lora:
                 merge_adapters(start, folder, folder.with_name("adapter"), tokenizer)
-        from_main(None)  # the others wait
+        wait()
 
     sampling = Sampling(new_tokens, temperature=section.temperature)
     sampler: Sampler
@@ -145,10 +145,12 @@ def _export(policy: Learner, network: Any, folder: Path) -> None:
         temporary.rename(folder)
 
 
-def _micro_batch(stage: StageContext, policy: Any, value: Any, section: Ppo, new: int, tasks: Sequence[Task]) -> int:
+def _micro_batch(
+    stage: StageContext, policy: Any, value: Any, section: Ppo, new: int, questions: Sequence[Asked]
+) -> int:
     """As planned, for these prompts; the score models are taken to be as large as the value model."""
     shapes = [shape_from_config(config.to_dict()) for config in (policy.config, value.trunk.config)]
-    lengths = [len(task.prompt) for task in tasks]
+    lengths = [len(asked.prompt) for asked in questions]
     work = PolicyWork(
         policy=shapes[0], value=shapes[1], scores=(shapes[1], shapes[1]), iterations=1, prompts=section.prompts,
         prompt_tokens=sum(lengths) // len(lengths), new_tokens=new, longest=max(lengths) + new,

@@ -48,6 +48,12 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
+def wait() -> None:
+    """Until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def from_main(value: Any) -> Any:
     """The main process's value, on every process."""
     values = [value]

@@ -10,7 +10,7 @@ from typing import Any
 
 from aligner_core.files import read_json, read_jsonl, write_json, write_jsonl
 from aligner_core.ppo.learners import Learner
-from aligner_core.ppo.processes import from_main, rank
+from aligner_core.ppo.processes import from_main, rank, wait
 from aligner_core.ppo.rollouts import Rollout
 from aligner_core.stage_context import StageContext
 
@@ -34,8 +34,8 @@ class Records:
             ROLLOUTS,
             [
                 {
-                    "iteration": row["iteration"], "id": item.task.question.id,
-                    "question": item.task.question.question,
+                    "iteration": row["iteration"], "id": item.asked.question.id,
+                    "question": item.asked.question.question,
                     "answer": item.text, "finished": item.finished, "reward": item.reward, "cost": item.cost,
                 }
                 for item in rollouts[:SHOWN]
@@ -49,7 +49,7 @@ class Records:
         folder = self._checkpoints / f"iteration-{iterations:06d}"
         policy.save(folder / "policy")
         value.save(folder / "value")
-        from_main(None)  # all have written
+        wait()
         if rank() == 0:
             write_json(folder / WHOLE, {"iterations": iterations})
             for other in self._checkpoints.iterdir():

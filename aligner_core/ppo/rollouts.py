@@ -33,8 +33,8 @@ Text = tuple[str, str, Sequence[Turn] | None]  # question, answer, history
 
 
 @dataclass(frozen=True)
-class Task:
-    """A question to be answered, with its prompt's ids."""
+class Asked:
+    """A question with the ids of its prompt."""
 
     question: Question
     prompt: tuple[int, ...]
@@ -44,7 +44,7 @@ class Task:
 class Rollout:
     """A sampled answer: `response` are its ids, at least one, the end token among them where it was reached."""
 
-    task: Task
+    asked: Asked
     response: tuple[int, ...]
     text: str
     finished: bool
@@ -52,7 +52,7 @@ class Rollout:
     cost: float = 0.0
 
     def __len__(self) -> int:
-        return len(self.task.prompt) + len(self.response)
+        return len(self.asked.prompt) + len(self.response)
 
 
 class RolloutScorer(Protocol):
@@ -63,7 +63,7 @@ class RolloutScorer(Protocol):
 
 def scored(rollouts: Sequence[Rollout], scorer: RolloutScorer) -> list[Rollout]:
     """The rollouts with reward and cost."""
-    asked = [rollout.task.question for rollout in rollouts]
+    asked = [rollout.asked.question for rollout in rollouts]
     texts = [(item.question, rollout.text, item.history) for item, rollout in zip(asked, rollouts, strict=True)]
     found = scorer.score(texts)
     return [
@@ -72,9 +72,9 @@ def scored(rollouts: Sequence[Rollout], scorer: RolloutScorer) -> list[Rollout]:
 
 
 class Sampler(Protocol):
-    """Answers with the policy as it is now. A rollout follows from the weights, its task and its seed alone."""
+    """Answers with the policy as it is now. A rollout follows from the weights, its question and its seed alone."""
 
-    def sample(self, tasks: Sequence[Task], seeds: Sequence[int]) -> list[Rollout]: ...
+    def sample(self, questions: Sequence[Asked], seeds: Sequence[int]) -> list[Rollout]: ...
 
 
 class InMemorySampler:
@@ -93,12 +93,12 @@ class InMemorySampler:
         self._sampling = sampling
         self._packs = packs
 
-    def sample(self, tasks: Sequence[Task], seeds: Sequence[int]) -> list[Rollout]:
-        prompts = prompts_of(tasks, seeds)
+    def sample(self, questions: Sequence[Asked], seeds: Sequence[int]) -> list[Rollout]:
+        prompts = prompts_of(questions, seeds)
         with self._policy.whole() as network, _for_decoding(network, self._packs):
             decoder = Decoder(network, self._tokenizer, self._batch, DraftPolicy("off"))
             completions = decoder.generate(prompts, self._sampling, seed=0)
-        return _rollouts(tasks, completions)
+        return _rollouts(questions, completions)
 
 
 class EngineSampler:
@@ -118,28 +118,28 @@ class EngineSampler:
         self._folder = folder
         self._sampling = sampling
 
-    def sample(self, tasks: Sequence[Task], seeds: Sequence[int]) -> list[Rollout]:
+    def sample(self, questions: Sequence[Asked], seeds: Sequence[int]) -> list[Rollout]:
         self._export(self._folder)
-        shares = gathered(prompts_of(tasks, seeds))
+        shares = gathered(prompts_of(questions, seeds))
         completions: list[Completion] = []
         if self._engine:
             self._engine.refresh(self._folder)
             completions = self._engine.generate([prompt for share in shares for prompt in share], self._sampling, 0)
         before = sum(map(len, shares[: rank()]))
-        return _rollouts(tasks, from_main(completions)[before : before + len(tasks)])
+        return _rollouts(questions, from_main(completions)[before : before + len(questions)])
 
 
-def _rollouts(tasks: Sequence[Task], completions: Sequence[Completion]) -> list[Rollout]:
+def _rollouts(questions: Sequence[Asked], completions: Sequence[Completion]) -> list[Rollout]:
     return [
-        Rollout(task, completion.ids, completion.text, completion.finished)
-        for task, completion in zip(tasks, completions, strict=True)
+        Rollout(asked, completion.ids, completion.text, completion.finished)
+        for asked, completion in zip(questions, completions, strict=True)
     ]
 
 
-def prompts_of(tasks: Sequence[Task], seeds: Sequence[int]) -> list[Prompt]:
+def prompts_of(questions: Sequence[Asked], seeds: Sequence[int]) -> list[Prompt]:
     return [
-        Prompt(conversation(task.question.question, task.question.history), seed=seed)
-        for task, seed in zip(tasks, seeds, strict=True)
+        Prompt(conversation(asked.question.question, asked.question.history), seed=seed)
+        for asked, seed in zip(questions, seeds, strict=True)
     ]
 
 
@@ -176,9 +176,9 @@ class Batch:
 
 
 def collate(rollouts: Sequence[Rollout], device: torch.device) -> Batch:
-    input_ids, _ = pad_right([[*rollout.task.prompt, *rollout.response] for rollout in rollouts])
+    input_ids, _ = pad_right([[*rollout.asked.prompt, *rollout.response] for rollout in rollouts])
     responses, lengths = pad_right([rollout.response for rollout in rollouts])
-    first = torch.tensor([len(rollout.task.prompt) for rollout in rollouts])
+    first = torch.tensor([len(rollout.asked.prompt) for rollout in rollouts])
     tokens = torch.arange(responses.shape[1])
     mask = tokens < lengths[:, None]
     columns = torch.where(mask, first[:, None] - 1 + tokens, 0)

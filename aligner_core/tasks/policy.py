@@ -32,7 +32,7 @@ class TrainPpo(Task):
         from transformers import set_seed
 
         from aligner_core.ppo.loop import Loop
-        from aligner_core.ppo.parts import open_parts, tasks_of
+        from aligner_core.ppo.parts import open_parts, within_room
         from aligner_core.score_models import RewardAndCost
         from aligner_core.templates import conversation, prompt_ids, target_ids
         from aligner_core.training.examples import Example, build_example, within_length
@@ -43,7 +43,7 @@ class TrainPpo(Task):
         cost = stage.model("cost") if "cost" in stage.inputs else None
         new_tokens = section.max_new_tokens or self.max_new_tokens
         questions = read_records(stage.file("questions"), Question)
-        tasks = tasks_of(stage, questions, tokenizer, section.max_length - new_tokens)
+        asked = within_room(stage, questions, tokenizer, section.max_length - new_tokens)
 
         def example(record: WeakLabel) -> Example:
             prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
@@ -59,7 +59,7 @@ class TrainPpo(Task):
             stage.facts["labels_over_long"] = left_out
         set_seed(self.seed)
         scorer = RewardAndCost(reward, cost, stage.profile)
-        parts = open_parts(stage, start, reward, tokenizer, scorer, section, new_tokens, tasks)
-        Loop(stage, section, parts, tasks, labels, self.seed).run()
+        parts = open_parts(stage, start, reward, tokenizer, scorer, section, new_tokens, asked)
+        Loop(stage, section, parts, asked, labels, self.seed).run()
         if stage.is_main_process:
             store_card(stage, "A model trained by PPO on reward and cost", self)

@@ -24,7 +24,7 @@ from aligner_core.launch import launch_environment
 from aligner_core.ppo.alarms import alarms
 from aligner_core.ppo.learners import Descent, OneProcess
 from aligner_core.ppo.networks import response_values, value_model
-from aligner_core.ppo.rollouts import EngineSampler, Rollout, Task, Text, collate
+from aligner_core.ppo.rollouts import Asked, EngineSampler, Rollout, Text, collate
 from aligner_core.profile import Profile
 from aligner_core.recipe import Lora
 from aligner_core.recipe.students import Ppo
@@ -96,8 +96,8 @@ def test_loss_and_gradients_of_two_steps_equal_an_independent_implementation(
     drawn: list[Rollout] = []
 
     class Remembering:
-        def sample(self, tasks: Sequence[Task], seeds: Sequence[int]) -> list[Rollout]:
-            drawn.extend(parts.sampler.sample(tasks, seeds))
+        def sample(self, asked: Sequence[Asked], seeds: Sequence[int]) -> list[Rollout]:
+            drawn.extend(parts.sampler.sample(asked, seeds))
             return drawn
 
     loop.parts = dataclasses.replace(parts, policy=policy, value=value, sampler=Remembering(), micro_batch=micro_batch)
@@ -105,19 +105,19 @@ def test_loss_and_gradients_of_two_steps_equal_an_independent_implementation(
     (row,) = read_jsonl(tmp_path / "run" / "iterations.jsonl")
 
     def log_probs(network: Any, rollout: Rollout) -> torch.Tensor:
-        ids = torch.tensor([[*rollout.task.prompt, *rollout.response]])
-        logits = network(input_ids=ids).logits[0, len(rollout.task.prompt) - 1 : -1] / 0.8
+        ids = torch.tensor([[*rollout.asked.prompt, *rollout.response]])
+        logits = network(input_ids=ids).logits[0, len(rollout.asked.prompt) - 1 : -1] / 0.8
         return logits.log_softmax(-1)[torch.arange(len(rollout.response)), torch.tensor(rollout.response)]
 
     def values(network: Any, rollout: Rollout) -> torch.Tensor:
-        ids = torch.tensor([[*rollout.task.prompt, *rollout.response]])
-        return network(ids)[0, len(rollout.task.prompt) - 1 : -1]
+        ids = torch.tensor([[*rollout.asked.prompt, *rollout.response]])
+        return network(ids)[0, len(rollout.asked.prompt) - 1 : -1]
 
     with torch.no_grad():
         old = [log_probs(policy.networks[0], rollout) for rollout in drawn]
         referred = [log_probs(reference, rollout) for rollout in drawn]
         old_values = [values(value.networks[0], rollout) for rollout in drawn]
-    told = ShareOfLetter().score([(item.task.question.question, item.text, None) for item in drawn])
+    told = ShareOfLetter().score([(item.asked.question.question, item.text, None) for item in drawn])
     raw = [reward - 0.5 * cost - 0.3 * (not item.finished) for (reward, cost), item in zip(told, drawn, strict=True)]
     mean = sum(raw) / len(raw)
     spread = math.sqrt(sum((score - mean) ** 2 for score in raw) / len(raw))
@@ -219,8 +219,18 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(
     assert not (tmp_path / "killed" / "checkpoints").exists()
 
 
-def in_processes(folder: Path, model: ModelLocation, section: Ppo, place: Profile) -> list[Any]:
-    describe(folder, model, section, place)
+def toy_reward(folder: Path, model: ModelLocation, seed: int = 5) -> ModelLocation:
+    """A reward model with random scores that reads the policy's tokens."""
+    torch.manual_seed(seed)
+    AutoModelForSequenceClassification.from_pretrained(model.folder, num_labels=1).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model.folder).save_pretrained(folder)
+    return ModelLocation(str(folder))
+
+
+def in_processes(
+    folder: Path, model: ModelLocation, section: Ppo, place: Profile, reward: ModelLocation | None = None
+) -> list[Any]:
+    describe(folder, model, section, place, reward.folder if reward else None)
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={place.processes}", "--standalone"]
     command = [sys.executable, *launcher, "--module", "tests.aligner_core.toy_ppo", str(folder)]
     environment = {**os.environ, **launch_environment(place)}
@@ -240,9 +250,11 @@ def test_two_processes_with_zero_follow_one_process(
     tmp_path: Path, model: ModelLocation, zero: int, lora: int | None
 ) -> None:
     section = SHORT.model_copy(update={"lora": Lora(rank=lora) if lora else None})
-    alone = train(tmp_path / "one", model, section)
+    reward = toy_reward(tmp_path / "reward", model)
+    toy_loop(stage_in(tmp_path / "one", profile()), model, section, reward=reward).run()
+    alone = read_jsonl(tmp_path / "one" / "iterations.jsonl")
     place = profile(processes=2, zero={"stage": zero}, micro_batch=4)
-    together = in_processes(tmp_path / "two", model, section, place)
+    together = in_processes(tmp_path / "two", model, section, place, reward)
     for one, two in zip(alone, together, strict=True):
         assert two == pytest.approx(one, abs=2e-3), (one, two)
     first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
@@ -295,8 +307,8 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, model: ModelLoca
 
 def test_a_rollout_keeps_its_ids_and_tells_whether_it_reached_its_end(tmp_path: Path, model: ModelLocation) -> None:
     loop = toy_loop(stage_in(tmp_path / "run", profile(generation={"batch": 3})), model, TOY)
-    tasks, seeds = loop.tasks[:40], list(range(40))
-    rollouts = loop.parts.sampler.sample(tasks, seeds)
+    asked, seeds = loop.questions[:40], list(range(40))
+    rollouts = loop.parts.sampler.sample(asked, seeds)
     end = AutoTokenizer.from_pretrained(model.folder).eos_token_id
     assert {rollout.finished for rollout in rollouts} == {True, False}
     for rollout in rollouts:
@@ -307,10 +319,10 @@ def test_a_rollout_keeps_its_ids_and_tells_whether_it_reached_its_end(tmp_path: 
 
 def test_a_rollout_does_not_depend_on_those_it_is_sampled_with(tmp_path: Path, model: ModelLocation) -> None:
     loop = toy_loop(stage_in(tmp_path / "run", profile()), model, TOY)
-    tasks, seeds = loop.tasks[:12], list(range(12))
-    together = loop.parts.sampler.sample(tasks, seeds)
-    assert loop.parts.sampler.sample(tasks[::-3], seeds[::-3]) == together[::-3]
-    assert loop.parts.sampler.sample(tasks, seeds[::-1]) != together
+    asked, seeds = loop.questions[:12], list(range(12))
+    together = loop.parts.sampler.sample(asked, seeds)
+    assert loop.parts.sampler.sample(asked[::-3], seeds[::-3]) == together[::-3]
+    assert loop.parts.sampler.sample(asked, seeds[::-1]) != together
 
 
 def test_an_engine_that_takes_the_policys_weights_samples_as_the_policy_itself(
@@ -351,15 +363,12 @@ def test_with_vllm_the_reward_rises_which_it_would_not_with_stale_weights(
 def test_the_value_model_begins_with_the_reward_models_score_where_the_tokenizers_agree(
     tmp_path: Path, model: ModelLocation
 ) -> None:
-    torch.manual_seed(5)
-    reward = AutoModelForSequenceClassification.from_pretrained(model.folder, num_labels=1)
-    reward.save_pretrained(tmp_path / "reward")
+    location = toy_reward(tmp_path / "reward", model)
+    reward = AutoModelForSequenceClassification.from_pretrained(location.folder)
     tokenizer = AutoTokenizer.from_pretrained(model.folder)
-    tokenizer.save_pretrained(tmp_path / "reward")
-    location = ModelLocation(str(tmp_path / "reward"))
     network, began = value_model(model, location, tokenizer, dtype=torch.float32)
     assert began == "reward"
-    rollouts = [Rollout(Task(questions()[0], (14, 1, 2)), response, "", True) for response in ((5,), (3, 4, 5))]
+    rollouts = [Rollout(Asked(questions()[0], (14, 1, 2)), response, "", True) for response in ((5,), (3, 4, 5))]
     batch = collate(rollouts, torch.device("cpu"))
     values = response_values(network, batch)
     hidden = reward.base_model(torch.tensor([[14, 1, 2, 3, 4]])).last_hidden_state
@@ -408,8 +417,8 @@ def test_an_alarm_stops_the_run_and_keeps_the_policy_as_it_was(tmp_path: Path, m
 def test_a_question_that_leaves_no_room_is_left_out_and_named(tmp_path: Path, model: ModelLocation) -> None:
     stage = stage_in(tmp_path / "run", profile())
     loop = toy_loop(stage, model, TOY.model_copy(update={"max_length": NEW_TOKENS + 3}))
-    assert 0 < len(loop.tasks) < 64
-    assert len(stage.facts["dropped_over_long"]) == 64 - len(loop.tasks)
+    assert 0 < len(loop.questions) < 64
+    assert len(stage.facts["dropped_over_long"]) == 64 - len(loop.questions)
     with pytest.raises(UserError, match="no question leaves room"):
         toy_loop(stage, model, TOY.model_copy(update={"max_length": NEW_TOKENS + 1}))
 
@@ -419,10 +428,7 @@ def test_the_stage_trains_with_reward_and_cost_models_and_leaves_a_plain_model(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model.folder)
     for seed, name in enumerate(("reward", "cost")):
-        torch.manual_seed(seed)
-        scoring = AutoModelForSequenceClassification.from_pretrained(model.folder, num_labels=1)
-        scoring.save_pretrained(tmp_path / name)
-        tokenizer.save_pretrained(tmp_path / name)
+        toy_reward(tmp_path / name, model, seed)
     write_jsonl(tmp_path / "questions.jsonl", (row.row() for row in questions(16)))
     write_jsonl(
         tmp_path / "labels.jsonl",

@@ -20,7 +20,7 @@ from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.files import read_json, write_json
 from aligner_core.metrics import MetricLog
 from aligner_core.ppo.loop import Loop, Parts
-from aligner_core.ppo.parts import open_parts, tasks_of
+from aligner_core.ppo.parts import open_parts, within_room
 from aligner_core.ppo.rollouts import Text
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
@@ -92,24 +92,32 @@ def labels(tokenizer: Any) -> list[Example]:
     ]  # fmt: skip
 
 
-def toy_loop(stage: StageContext, model: ModelLocation, section: Ppo, seed: int = 1) -> Loop:
-    """The real loop with real parts; only the scorer is the toy's."""
+def toy_loop(
+    stage: StageContext, model: ModelLocation, section: Ppo, seed: int = 1, reward: ModelLocation | None = None
+) -> Loop:
+    """The real loop with real parts; only the scorer is the toy's. The value model may begin with `reward`."""
     tokenizer = AutoTokenizer.from_pretrained(model.folder)
-    tasks = tasks_of(stage, questions(), tokenizer, section.max_length - NEW_TOKENS)
-    parts: Parts = open_parts(stage, model, None, tokenizer, ShareOfLetter(), section, NEW_TOKENS, tasks)
-    return Loop(stage, section, parts, tasks, labels(tokenizer) if section.ptx else [], seed)
+    asked = within_room(stage, questions(), tokenizer, section.max_length - NEW_TOKENS)
+    parts: Parts = open_parts(stage, model, reward, tokenizer, ShareOfLetter(), section, NEW_TOKENS, asked)
+    return Loop(stage, section, parts, asked, labels(tokenizer) if section.ptx else [], seed)
 
 
-def describe(folder: Path, model: ModelLocation, section: Ppo, place: Profile) -> None:
+def describe(folder: Path, model: ModelLocation, section: Ppo, place: Profile, reward: str | None = None) -> None:
     folder.mkdir(exist_ok=True)
-    write_json(folder / "toy.json", {"model": model.folder, "section": section.model_dump(mode="json"),
-                                     "profile": place.model_dump(mode="json")})  # fmt: skip
+    write_json(
+        folder / "toy.json",
+        {
+            "model": model.folder, "section": section.model_dump(mode="json"),
+            "profile": place.model_dump(mode="json"), "reward": reward,
+        },
+    )  # fmt: skip
 
 
 def main(folder: Path) -> None:
     told = read_json(folder / "toy.json")
     stage = stage_in(folder, Profile.model_validate(told["profile"]))
-    toy_loop(stage, ModelLocation(told["model"]), Ppo.model_validate(told["section"])).run()
+    reward = ModelLocation(told["reward"]) if told["reward"] else None
+    toy_loop(stage, ModelLocation(told["model"]), Ppo.model_validate(told["section"]), reward=reward).run()
     if stage.is_main_process:
         write_json(folder / "facts.json", stage.facts)
 
