@@ -78,7 +78,7 @@ student:
 def test_six_errors_of_a_recipe_come_in_one_go_with_key_paths_and_exit_2(tmp_path: Path) -> None:
     recipe = tmp_path / "broken.yaml"
     recipe.write_text(SIX_ERRORS)
-    result = w2s("plan", recipe, "--profile", "cpu")
+    result = w2s("plan", recipe, "--profile", "h200x1")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     for expected in (
@@ -88,7 +88,7 @@ def test_six_errors_of_a_recipe_come_in_one_go_with_key_paths_and_exit_2(tmp_pat
         "roles.scorer: is required and missing",  # missing role
         "student.training.learning_rate: ",  # impossible value
         'roles.upstream.model: no embedded model "no-such-model"',  # unknown model
-        "profile cpu: stage aligner-s42: needs",  # profile that does not fit
+        "profile h200x1: stage aligner-s42: needs",  # profile that does not fit
     ):
         assert expected in result.stderr, result.stderr
 
