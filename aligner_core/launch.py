@@ -99,7 +99,8 @@ def launch_command(folder: Path, profile: Profile) -> list[str]:
         case "hostfile":
             hostfile = profile.launch.hostfile or "hostfile"
             launcher = [sys.executable, "-m", "deepspeed.launcher.runner", f"--hostfile={hostfile}"]
-            return [*launcher, f"--num_nodes={profile.nodes}", f"--num_gpus={per_node}", "--module", *stage]
+            size = [f"--num_nodes={profile.nodes}", f"--num_gpus={per_node}"]
+            return [*launcher, *size, "--no_local_rank", "--module", *stage]
         case "slurm":
             # A task that were bound to the one core that a step gets by default would starve its processes.
             node = [
