@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
+from aligner_core.extension_locks import remove_stale_locks
 from aligner_core.profile import Profile
 
 CHILD = "aligner_core.stage_process"
@@ -32,6 +33,8 @@ def start_processes(folder: Path, profile: Profile) -> Processes:
     forks = profile.device.kind == "cpu" and profile.generation.engine == "transformers"
     if forks and not profile.uses_deepspeed:
         return _ForkedProcess(folder, environment)
+    if profile.launch.kind == "local":
+        remove_stale_locks()
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
             launch_command(folder, profile), stdout=log, stderr=subprocess.STDOUT,
