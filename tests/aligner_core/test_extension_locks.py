@@ -24,7 +24,8 @@ def test_only_a_lock_that_nobody_holds_is_removed(tmp_path: Path, monkeypatch: p
     with subprocess.Popen(
         [sys.executable, "-c", hold, held], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as builder:
-        assert builder.stdout is not None and builder.stdout.readline() == "held\n"
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == "held\n"
         remove_stale_locks()
         assert not stale.exists()
         assert held.exists()
