@@ -6,6 +6,7 @@ several processes under a launcher.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.files import read_json, write_json
@@ -69,7 +70,8 @@ def profile(**changes: Any) -> Profile:
 
 def stage_in(folder: Path, place: Profile) -> StageContext:
     folder.mkdir(exist_ok=True)
-    return StageContext(folder, {}, place, Progress(folder), MetricLog(folder, "toy"))
+    main_process = os.environ.get("RANK", "0") == "0"
+    return StageContext(folder, {}, place, Progress(folder, writes=main_process), MetricLog(folder, "toy"))
 
 
 def questions(count: int = 64) -> list[Question]:
@@ -96,6 +98,7 @@ def toy_loop(
     stage: StageContext, model: ModelLocation, section: Ppo, seed: int = 1, reward: ModelLocation | None = None
 ) -> Loop:
     """The real loop with real parts; only the scorer is the toy's. The value model may begin with `reward`."""
+    set_seed(seed)  # fresh adapters are drawn
     tokenizer = AutoTokenizer.from_pretrained(model.folder)
     asked = within_room(stage, questions(), tokenizer, section.max_length - NEW_TOKENS)
     parts: Parts = open_parts(stage, model, reward, tokenizer, ShareOfLetter(), section, NEW_TOKENS, asked)
