@@ -114,6 +114,7 @@ def optimizer_for(
     if profile.uses_deepspeed:
         return None, None
     betas, decay = training.betas, training.weight_decay
+    model.to(profile.device.kind)  # before the copies are made, which stay where the weights are
     return MasterWeightAdamW(model.parameters(), training.learning_rate, betas, decay), None
 
 
