@@ -182,7 +182,7 @@ def test_two_processes_with_zero_follow_one_process(
     }
 
 
-@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("zero", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_adapters_on_two_processes_follow_one_process(tmp_path: Path, zero: int) -> None:
     training = TRAINING.model_copy(update={"lora": Lora(rank=4), "learning_rate": 1e-2})
     alone = train(tmp_path / "one", smoke(), training)

@@ -115,6 +115,7 @@ def test_a_set_is_called_by_the_last_name_in_its_source(source: str, name: str) 
     assert set_name(source) == name
 
 
+@pytest.mark.slow
 def test_a_main_table_runs_to_a_report_with_a_row_per_cell_and_axis(sets: list[str], tmp_path: Path) -> None:
     overrides = [argument for value in [*sets, given(tmp_path)] for argument in ("--set", value)]
     result = w2s("run", "main_table", "--profile", "smoke", "--runs", tmp_path, *overrides)

@@ -167,7 +167,7 @@ def test_cut_and_empty_answers_fall_with_their_reason(tmp_path: Path) -> None:
     assert reasons.total() == 6
 
 
-@pytest.mark.parametrize("step", ["sample", "annotate"])
+@pytest.mark.parametrize("step", [pytest.param("sample", marks=pytest.mark.slow), "annotate"])
 def test_what_a_hostile_server_failed_is_listed_and_alone_asked_again(
     tmp_path: Path, profile: Path, endpoint: Endpoint, step: str
 ) -> None:
@@ -218,6 +218,7 @@ def killed_midway(arguments: list[Any], shards: Callable[[], int]) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_killed_steps_continue_and_ask_nothing_twice_but_a_shard(tmp_path: Path, endpoint: Endpoint) -> None:
     source, profile = questions(tmp_path, 100), tmp_path / "slow.yaml"
     text = Path("recipes/profiles/smoke.yaml").read_text()

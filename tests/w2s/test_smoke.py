@@ -35,6 +35,7 @@ LIKE_OTHERS = {
     "alpaca13b_w2s",
     "qwen_w2s",
     "aligner_vs_finetuning",
+    "quality_135m",
 }
 
 
