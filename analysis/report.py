@@ -93,7 +93,8 @@ def tables(run: RunData) -> dict[str, Any]:
     return {
         "data": manifests["data"]["facts"],
         "scorer": manifests["scorer"]["facts"],
-        "labels": {name: item["facts"] for name, item in manifests.items() if "weak-labels" in name},
+        "labels": {name: item["facts"] for name, item in manifests.items() if "labels" in item["facts"]},
+        "score_models": {name: item["facts"] for name, item in manifests.items() if item["facts"].get("accuracy")},
         "trainings": {name: item["facts"] for name, item in manifests.items() if "loss_last" in item["facts"]},
         "stages": [
             {
