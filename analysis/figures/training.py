@@ -49,8 +49,8 @@ def training_curves(frame: pd.DataFrame) -> Figure:
 PREFERENCES = {
     "accuracy": ("accuracy",),
     "margin of the rewards": ("margin",),
-    "implicit rewards": ("chosen_reward", "rejected_reward"),
-    "log-probabilities": ("chosen_logp", "rejected_logp"),
+    "rewards (dashed: rejected)": ("chosen_reward", "rejected_reward"),
+    "log-probs (dashed: rejected)": ("chosen_logp", "rejected_logp"),
 }
 # What an iteration tells of itself that says nothing of the policy.
 OF_THE_ITERATION = ("iteration", "step", "stage", "seconds", "tokens", "epoch")

@@ -212,9 +212,9 @@ def test_dpo_shows_accuracy_and_margin_and_chosen_beside_rejected() -> None:
     frame = pd.DataFrame({"stage": "student_dpo-s1", "step": [1, 2], "accuracy": [0.5, 1.0], "margin": [0.0, 2.0],
                           "chosen_reward": [0.0, 1.0], "rejected_reward": [0.0, -1.0]})  # fmt: skip
     shown = {axes.get_title(): axes for axes in preference_curves(frame).axes if axes.lines}
-    assert list(shown) == ["accuracy", "margin of the rewards", "implicit rewards"]
+    assert list(shown) == ["accuracy", "margin of the rewards", "rewards (dashed: rejected)"]
     assert shown["accuracy"].lines[0].get_ydata().tolist() == [0.5, 1.0]
-    solid, dashed = shown["implicit rewards"].lines
+    solid, dashed = shown["rewards (dashed: rejected)"].lines
     assert (solid.get_linestyle(), solid.get_ydata()[-1]) == ("-", 1.0)
     assert (dashed.get_linestyle(), dashed.get_ydata()[-1]) == ("--", -1.0)
 
