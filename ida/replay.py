@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from aligner_core.files import write_jsonl
-from aligner_core.records import Correction, read_records
+from aligner_core.files import read_jsonl, write_jsonl
+from aligner_core.records import Correction
 from aligner_core.splits import share_of
 from aligner_core.stage_context import StageContext
 from aligner_core.stages import Task
@@ -16,14 +16,16 @@ TAKEN = "corrections.jsonl"
 class TakeCorrections(Task):
     """A share of `records`, in their order, under ids of their own, so that they can stand beside the round's."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     share: float
     mark: str
     seed: int
 
     def run(self, stage: StageContext) -> None:
-        records = read_records(stage.file("records"), Correction)
+        rows = read_jsonl(stage.file("records"))
+        # A model may have said nothing: that is no label, in this round or a later one.
+        records = [Correction.model_validate(row) for row in rows if row["correction"].strip()]
         taken = {record.id for record in share_of(records, self.share, self.seed)}
-        rows = [{**record.row(), "id": record.id + self.mark} for record in records if record.id in taken]
-        write_jsonl(stage.folder / TAKEN, rows)
-        stage.facts |= {"rows": len(rows), "of": len(records)}
+        again = [{**record.row(), "id": record.id + self.mark} for record in records if record.id in taken]
+        write_jsonl(stage.folder / TAKEN, again)
+        stage.facts |= {"rows": len(again), "of": len(records), "empty": len(rows) - len(records)}

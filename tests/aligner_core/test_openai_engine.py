@@ -64,7 +64,7 @@ def test_conversation_settings_and_seeds_arrive() -> None:
 
 def test_a_hostile_endpoint_costs_no_row_and_shows_no_key(capfd: pytest.CaptureFixture[str]) -> None:
     with running(Endpoint(dict.fromkeys(FAULTS, 0.1))) as endpoint:
-        completions = engine(endpoint, concurrency=64, retries=3, timeout_seconds=0.3).generate(
+        completions = engine(endpoint, concurrency=64, retries=3, timeout_seconds=1.5).generate(
             prompts(300), GREEDY, seed=0
         )
     assert set(endpoint.met) == set(FAULTS)

@@ -77,9 +77,17 @@ def test_a_share_of_corrections_is_taken_under_ids_of_their_own(tmp_path: Path) 
     stage = run(TakeCorrections(share=0.25, mark="-round1", seed=1), tmp_path, records=ROWS)
     rows = read_jsonl(tmp_path / TAKEN)
     assert len(rows) == 10
-    assert stage.facts == {"rows": 10, "of": 40}
+    assert stage.facts == {"rows": 10, "of": 40, "empty": 0}
     before = {row["id"] + "-round1": row for row in ROWS}
     assert all({**row, "id": before[row["id"]]["id"]} == before[row["id"]] for row in rows)
+
+
+def test_a_correction_that_says_nothing_is_not_learnt_again(tmp_path: Path) -> None:
+    stage = run(
+        TakeCorrections(share=1.0, mark="-2", seed=1), tmp_path, records=[{**ROWS[0], "correction": " "}, ROWS[1]]
+    )
+    assert [row["id"] for row in read_jsonl(tmp_path / TAKEN)] == [ROWS[1]["id"] + "-2"]
+    assert stage.facts["empty"] == 1
 
 
 def test_another_seed_takes_others(tmp_path: Path) -> None:
