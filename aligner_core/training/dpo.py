@@ -12,16 +12,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from aligner_core.errors import Problem, UserError
-from aligner_core.estimates import micro_batch_size
 from aligner_core.recipe import Dpo
 from aligner_core.records import Pair
 from aligner_core.scorer import pad_right
-from aligner_core.shapes import shape_from_config
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.training.adapters import merge_adapters, with_adapters
 from aligner_core.training.examples import IGNORED
@@ -30,8 +28,8 @@ from aligner_core.training.loop import optimizer_for, run_training, save_model, 
 from aligner_core.training.order import LengthSortedBatches, passes
 from aligner_core.training.pairs import PairExample, select_pairs
 from aligner_core.training.preference_loss import expected_loss, text_log_probs
-from aligner_core.training.supervised import load_network
-from aligner_core.work import TrainingWork
+from aligner_core.training.supervised import fitting_micro_batch, load_network
+from aligner_core.work import PreferenceWork
 
 # Sums over the pairs of a step; the metrics are their means.
 METRICS = ("preference_loss", "sft_loss", "accuracy", "margin", "chosen_reward", "rejected_reward", "chosen_logp",
@@ -136,7 +134,9 @@ def train_dpo(
         "supervised_tokens": sum(pairs[index].supervised for index in order),
     }
     set_seed(seed)
-    arguments = training_arguments(stage, training, seed, _micro_batch(stage, model, pairs, section))
+    texts = [text for pair in pairs for text in (pair.chosen, pair.rejected)]
+    micro_batch = fitting_micro_batch(stage, model, texts, training, PreferenceWork)
+    arguments = training_arguments(stage, training, seed, micro_batch)
     network = load_network(stage, model)
     if training.lora:
         network = with_adapters(network, training.lora, stage.profile.gradient_checkpointing)
@@ -208,19 +208,6 @@ def rows_of(pairs: Sequence[PairExample], reference: Sequence[tuple[float, float
          "rejected_ids": pair.rejected.input_ids, "rejected_labels": pair.rejected.labels, "rejected_reference": worse}
         for pair, (better, worse) in zip(pairs, reference, strict=True)
     ]  # fmt: skip
-
-
-def _micro_batch(stage: StageContext, model: ModelLocation, pairs: Sequence[PairExample], section: Dpo) -> int:
-    """In pairs: both texts of one are computed together."""
-    training = section.training
-    shape = shape_from_config(AutoConfig.from_pretrained(model.folder, **model.arguments()).to_dict())
-    tokens = sum(pair.tokens for pair in pairs) // len(pairs) + 1
-    supervised = sum(pair.supervised for pair in pairs) // len(pairs) + 1
-    work = TrainingWork(
-        shape, len(pairs), tokens, supervised, training.epochs, training.global_batch, 2 * training.max_length,
-        lora_rank=training.lora.rank if training.lora else None,
-    )  # fmt: skip
-    return micro_batch_size(work, stage.profile)
 
 
 def _last_steps(history: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -125,7 +125,7 @@ def train_supervised(
     """
     examples, order = _ordered(stage, phases, training, seed, mixed)
     set_seed(seed)
-    micro_batch = _micro_batch(stage, model, examples, training)
+    micro_batch = fitting_micro_batch(stage, model, examples, training)
     arguments = training_arguments(stage, training, seed, micro_batch)
     network = load_network(stage, model)
     if len(tokenizer) > network.config.vocab_size:
@@ -192,12 +192,19 @@ def _ordered(
     return examples, order
 
 
-def _micro_batch(stage: StageContext, model: ModelLocation, examples: Sequence[Example], training: Training) -> int:
-    mean = sum(map(len, examples)) // len(examples) + 1
-    supervised = sum(example.supervised for example in examples) // len(examples) + 1
+def fitting_micro_batch(
+    stage: StageContext,
+    model: ModelLocation,
+    sequences: Sequence[Example],
+    training: Training,
+    kind: type[TrainingWork] = TrainingWork,
+) -> int:
+    """Examples per pass, as planned; an example of `kind` is so many of the sequences."""
+    mean = sum(map(len, sequences)) // len(sequences) + 1
+    supervised = sum(sequence.supervised for sequence in sequences) // len(sequences) + 1
     shape = shape_from_config(AutoConfig.from_pretrained(model.folder, **model.arguments()).to_dict())
-    work = TrainingWork(
-        shape, len(examples), mean, supervised, training.epochs, training.global_batch, training.max_length,
-        lora_rank=training.lora.rank if training.lora else None,
+    work = kind(
+        shape, len(sequences) // kind.sequences, mean, supervised, training.epochs, training.global_batch,
+        training.max_length, lora_rank=training.lora.rank if training.lora else None,
     )  # fmt: skip
     return micro_batch_size(work, stage.profile)

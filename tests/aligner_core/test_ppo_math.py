@@ -141,7 +141,7 @@ def test_the_value_loss_equals_a_written_out_loop(rollouts: Ragged, clip: float)
     for row, (loss, share) in enumerate(zip(losses.tolist(), shares.tolist(), strict=True)):
         terms, clipped = [], 0
         for new, old, goal in zip(*(rollouts.rows[name][row] for name in rollouts.rows), strict=True):
-            near = old + min(max(new - old, -clip), clip)
+            near = min(max(new, old - clip), old + clip)
             terms.append(0.5 * max((new - goal) ** 2, (near - goal) ** 2))
             clipped += (near - goal) ** 2 > (new - goal) ** 2
         assert loss == pytest.approx(sum(terms) / len(terms), rel=1e-6, abs=1e-6)

@@ -166,7 +166,7 @@ def test_how_a_global_batch_is_cut_does_not_change_the_losses(
     assert losses == pytest.approx(one_process[0], abs=1e-4)
 
 
-@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("zero", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_two_processes_with_zero_follow_one_process(
     one_process: tuple[list[float], Path], tmp_path: Path, zero: int
 ) -> None:
@@ -182,7 +182,8 @@ def test_two_processes_with_zero_follow_one_process(
     }
 
 
-@pytest.mark.parametrize("zero", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [2, 3])
 def test_adapters_on_two_processes_follow_one_process(tmp_path: Path, zero: int) -> None:
     training = TRAINING.model_copy(update={"lora": Lora(rank=4), "learning_rate": 1e-2})
     alone = train(tmp_path / "one", smoke(), training)
@@ -193,6 +194,7 @@ def test_adapters_on_two_processes_follow_one_process(tmp_path: Path, zero: int)
         torch.testing.assert_close(merged[1][name], tensor, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_held_out_records_are_watched_alike_on_two_processes(tmp_path: Path) -> None:
     training = TRAINING.model_copy(update={"held_out": HeldOut(share=0.25, every=4)})
     folders = {"one": smoke(), "two": smoke(processes=2, zero={"stage": 3}, micro_batch=1)}

@@ -97,9 +97,21 @@ def test_six_errors_of_a_recipe_come_in_one_go_with_key_paths_and_exit_2(tmp_pat
     ("content", "expected"),
     [
         (b'{"question": "q", "answer": "a", "correction"\n', "data.jsonl:1: is not JSON"),
-        (b'{"question": "q", "answer": "a"}\n', 'data.jsonl:1: field "correction" is missing'),
-        (b'{"question": "q", "answer": "a", "correction": " "}\n', 'data.jsonl:1: field "correction": is empty'),
-        (b'{"question": "\xff", "answer": "a", "correction": "c"}\n', "data.jsonl:1: is not UTF-8"),
+        pytest.param(
+            b'{"question": "q", "answer": "a"}\n',
+            'data.jsonl:1: field "correction" is missing',
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            b'{"question": "q", "answer": "a", "correction": " "}\n',
+            'data.jsonl:1: field "correction": is empty',
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            b'{"question": "\xff", "answer": "a", "correction": "c"}\n',
+            "data.jsonl:1: is not UTF-8",
+            marks=pytest.mark.slow,
+        ),
         (
             b'{"id": "1", "question": "q", "answer": "a", "correction": "c"}\n' * 2,
             'data.jsonl:2: id "1" was already used in line 1',

@@ -134,6 +134,7 @@ def test_served_models_make_a_data_set_that_aligner_7b_accepts(
     assert (facts["weak"], facts["dropped"]) == (22, {})
 
 
+@pytest.mark.slow
 def test_what_an_embedded_model_answers_is_annotated_by_a_strong_one_or_dropped_whole(
     tmp_path: Path, endpoint: Endpoint
 ) -> None:

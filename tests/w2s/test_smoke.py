@@ -26,6 +26,7 @@ LIKE_OTHERS = {
     "aligner_2b",
     "aligner_7b",
     "aligner_13b",
+    "aligner_70b",
     "empathy_aligner",
     "data_scale",
     "warmup_ablation",
