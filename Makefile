@@ -6,14 +6,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help quickstart notebooks test test-slow check schema docs clean
+.PHONY: help quickstart notebooks test test-slow check docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)) | head -5
 	@echo "  make test-slow    what is long, or needs vLLM or a browser (installs both)"
 	@echo "  make check        ruff and mypy alone"
 	@echo "  make notebooks    all notebooks as HTML, of the example or of RUN=runs/NAME"
-	@echo "  make docs         docs/recipe.md and the JSON Schemas, from the code"
+	@echo "  make docs         docs/recipe.md, tables of docs/scale.md and the JSON Schemas, from the code"
+	@echo "  make clean        removes .venv and caches, not runs/"
 
 quickstart:
 	@bash .ci/install base "$(PYTHON)"

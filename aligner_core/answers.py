@@ -18,12 +18,13 @@ ALPACA_EVAL = {"instruction": "question", "output": "answer", "generator": "upst
 
 @dataclass(frozen=True)
 class Answered:
-    """A question, perhaps with the conversation before it, and one system's text."""
+    """A question, perhaps with the conversation before it, and one system's text; `finished` unless it was cut."""
 
     id: str
     question: str
     history: tuple[Turn, ...]
     text: str
+    finished: bool = True
 
     @property
     def asked(self) -> str:
@@ -96,7 +97,9 @@ def _is_alpaca_eval(path: Path) -> bool:
 
 
 def _answered(row: Answer, text: str) -> Answered:
-    return Answered(row.id, row.question, tuple(row.history or ()), text)
+    more = row.model_extra or {}
+    finished = "correction" in more or more.get("finished", True)  # beside a correction it tells of that
+    return Answered(row.id, row.question, tuple(row.history or ()), text, finished)
 
 
 def _system(names: Iterable[str], path: Path) -> str:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from aligner_core.configuration import load
-from aligner_core.display import Display, open_display
+from aligner_core.display import Display, open_display, showing
 from aligner_core.emit import Kind, Start, emit
-from aligner_core.errors import UserError
-from aligner_core.files import read_json, write_json
+from aligner_core.errors import Problem, UserError
+from aligner_core.files import read_json
+from aligner_core.integrity import MANIFEST, no_manifest
 from aligner_core.plan import PlannedStage, make_plan, misfits, render
 from aligner_core.profile import Profile
 from aligner_core.progress import State, read_state
@@ -84,6 +86,25 @@ def _at_once(experiment: Experiment) -> list[list[Stage]]:
     return [experiment.stages]
 
 
+profile_option = click.option(
+    "--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file."
+)
+
+
+def option_problems(error: ValidationError, fix: str, *outer: str) -> list[Problem]:
+    """What is wrong with options that were checked together.
+
+    Args:
+        outer: the option that all of them stand in; else the first key of each location is the option.
+    """
+    problems = []
+    for detail in error.errors(include_input=False):
+        option, *keys = map(str, (*outer, *detail["loc"]))
+        where = ".".join(["--" + option.replace("_", "-"), *keys])
+        problems.append(Problem(where, detail["msg"].removeprefix("Value error, "), fix))
+    return problems
+
+
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --profile, --set and --runs."""
     for decorate in (
@@ -91,7 +112,7 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Folder of all runs."),
         click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
                      help="Override any recipe key, e.g. student.training.epochs=2. May be repeated."),
-        click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file."),
+        profile_option,
         click.argument("recipe"),
     ):  # fmt: skip
         command = decorate(command)
@@ -130,9 +151,8 @@ def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]
         """Run a recipe to its report. The same command continues an interrupted run and keeps what is finished."""
         started = time.monotonic()
         experiment = prepare(build, kind, recipe, profile, overrides, runs)
-        _store_resolved(experiment)
         display = open_display()
-        run_growing(experiment.run, grow(experiment), experiment.profile, display)
+        run_growing(experiment.run, grow(experiment), experiment.profile, display, _origin(experiment))
         write_report(experiment.run, display)
         click.echo(f"report: {experiment.run / 'report.html'}  ({time.monotonic() - started:.0f} s)")
 
@@ -147,8 +167,8 @@ def add_experiment_commands(group: click.Group, build: Build, kind: type[Recipe]
         """Show which stages are done, under way, or still to do."""
         experiment = prepare(build, kind, recipe, profile, overrides, runs)
         width = max(28, *(len(stage.name) + 1 for stage in experiment.stages))
-        for stage in experiment.stages:
-            click.echo(f"{stage.name:<{width}}{_state(experiment.run, stage)}")
+        lines = [f"{stage.name:<{width}}{_state(experiment.run, stage)}" for stage in experiment.stages]
+        click.echo("\n".join(lines))
 
 
 def _notes(experiment: Experiment) -> list[str]:
@@ -166,7 +186,10 @@ def _notes(experiment: Experiment) -> list[str]:
 def _state(run: Path, stage: Stage) -> str:
     folder = stage_folder(run, stage)
     if is_finished(run, stage):
-        return f"done     {read_json(folder / 'manifest.json')['seconds']:,.0f} s"
+        try:
+            return f"done     {read_json(folder / MANIFEST)['seconds']:,.0f} s"
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(no_manifest(folder)) from error
     partial = folder.with_name(folder.name + ".partial")
     if not partial.is_dir():
         return "to do"
@@ -175,10 +198,10 @@ def _state(run: Path, stage: Stage) -> str:
     return f"begun    {state.doing}{amount}"
 
 
-def _store_resolved(experiment: Experiment) -> None:
-    """The recipe and profile as they were resolved, beside the results; JSON marks them as written by us."""
-    write_json(experiment.run / "recipe.json", experiment.recipe.model_dump(mode="json"))
-    write_json(experiment.run / "profile.json", experiment.profile.model_dump(mode="json"))
+def _origin(experiment: Experiment) -> dict[str, object]:
+    """The recipe and profile as they were resolved, by file; JSON marks them as written by us."""
+    recipe, profile = (part.model_dump(mode="json") for part in (experiment.recipe, experiment.profile))
+    return {"recipe.json": recipe, "profile.json": profile}
 
 
 def write_report(run: Path, display: Display) -> None:
@@ -187,13 +210,10 @@ def write_report(run: Path, display: Display) -> None:
     `analysis` is started as a process of its own: nothing imports it, and it reads finished runs only.
     """
     command = [sys.executable, "-m", "analysis.report", str(run)]
-    display.begin("report", 0, 0)
-    started = time.monotonic()
-    process = subprocess.Popen(command)
-    while process.poll() is None:
-        display.show(State("tables and figures"))
-        time.sleep(POLL_SECONDS)
-    if process.returncode:
-        display.failed()
-        raise StageError(f"the report ended with code {process.returncode}; run it alone: {' '.join(command)}")
-    display.finished(time.monotonic() - started)
+    with showing(display, "report"):
+        process = subprocess.Popen(command)
+        while process.poll() is None:
+            display.show(State("tables and figures"))
+            time.sleep(POLL_SECONDS)
+        if process.returncode:
+            raise StageError(f"the report ended with code {process.returncode}; run it alone: {' '.join(command)}")

@@ -74,10 +74,6 @@ def shipped_recipes() -> list[Path]:
     return sorted(SHIPPED.glob("*.yaml"))
 
 
-def shipped_profiles() -> list[Path]:
-    return sorted((SHIPPED / "profiles").glob("*.yaml"))
-
-
 def _find(name: str, folder: Path, kind: str, fix: str) -> Path:
     for candidate in (Path(name), folder / name, folder / f"{name}.yaml", folder / Path(name).name):
         if candidate.is_file():
@@ -263,6 +259,4 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def model_of(annotation: Any) -> type[BaseModel] | None:
     """The model class that a field holds: itself, optionally, or in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(model_of, get_args(annotation))), None)
+    return next(iter(_models_in(annotation)), None)

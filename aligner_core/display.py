@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -25,6 +27,19 @@ def open_display(log: TextIO | None = None) -> Display:
     """Bars on standard error where that is a terminal, else lines to `log` (None: standard output)."""
     console = Console(stderr=True)
     return TerminalDisplay(console) if console.is_terminal else PlainDisplay(log)
+
+
+@contextmanager
+def showing(display: Display, name: str, number: int = 0, total: int = 0) -> Iterator[None]:
+    """Show that something begins, and that it is finished or, where the block raises, has failed."""
+    display.begin(name, number, total)
+    started = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        display.failed()
+        raise
+    display.finished(time.monotonic() - started)
 
 
 class TerminalDisplay:

@@ -1,4 +1,4 @@
-"""The evaluation sets of the source, and one for over-refusal, by name: `set:NAME`, or `set:NAME=FILE` for a copy.
+"""The evaluation sets of the paper, and one for over-refusal, by name: `set:NAME`, or `set:NAME=FILE` for a copy.
 
 What each is made of is a row of a table; `questions_of` turns the published rows into questions.
 """
@@ -14,11 +14,11 @@ from typing import Any
 from aligner_core.errors import Problem, UserError
 
 VERSION = 1  # raise it when the same rows give other questions
-SAMPLE_SEED = 42  # the source's
+SAMPLE_SEED = 42  # the paper's
 PREFIX = "set:"
 EMOTIONS = frozenset(
     {"angry", "confident", "embarrassed", "proud", "sad", "lonely", "terrified", "devastated"}
-)  # the eight that the source names
+)  # the eight that the paper names
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EvaluationSet:
         question, reference: the columns they may stand in, of which the first that a row has counts.
         layout: the text around the question, which stands at {}.
         where: column -> the values that are taken.
-        sample: how many rows are drawn, as the source draws them; None takes all.
+        sample: how many rows are drawn, as the paper draws them; None takes all.
         replaced: what the published text spells otherwise.
     """
 

@@ -79,6 +79,7 @@ class Bulk:
 
         def work(chosen: Sequence[int], following: Sequence[int]) -> list[dict[str, Any]]:
             running = engine()
+            self._stage.progress.resume()
             started = time.monotonic()
             prepare(running, chosen)
             prepare(running, following)

@@ -16,12 +16,12 @@ from typing import Any
 
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import digest, file_digest, read_json, write_json
-from aligner_core.stage_context import SHARDS
+from aligner_core.stage_context import CONTINUED_FROM
 from aligner_core.stages import SHOWN
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 # What is no result: logs may still be written to, by a process on another machine or when they are uploaded.
-_NO_OUTPUT = {MANIFEST, VERIFIED, SHARDS, "log.txt", "progress.json", "wandb"}
+_NO_OUTPUT = {MANIFEST, VERIFIED, *CONTINUED_FROM, "log.txt", "progress.json", "seconds.json", "wandb"}
 _MADE_BY_A_STAGE = re.compile(r"(?P<stage>[0-9a-f]{64})/(?P<path>.+)", re.DOTALL)
 _CARD = "README.md"  # tells of times and places, and no stage reads it
 
@@ -39,11 +39,12 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_sealed(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Hash all that lies in `folder`, as streams, and write the manifest."""
-    paths = outputs_of(folder)
-    states = {name: _state(path) for name, path in paths.items()}
-    outputs = _digests(paths)
-    write_json(folder / VERIFIED, states)
-    write_json(folder / MANIFEST, sealed({**manifest, "outputs": outputs}))
+    write_json(folder / MANIFEST, sealed({**manifest, "outputs": _digests(outputs_of(folder))}))
+
+
+def trust(folder: Path) -> None:
+    """Take the outputs for what the manifest tells: they have just been hashed."""
+    write_json(folder / VERIFIED, {name: _state(path) for name, path in outputs_of(folder).items()})
 
 
 def contents_read(stages: Path, inputs: Mapping[str, str]) -> dict[str, str]:
@@ -88,12 +89,12 @@ def faults(folder: Path, every_byte: bool = False) -> list[Problem]:
     Args:
         every_byte: read outputs that nobody touched too, and say where there is nothing to compare them with.
     """
-    fix = f"remove {folder}, and the same command makes it anew"
+    fix = _fix(folder)
     try:
         manifest = read_json(folder / MANIFEST)
         found = _identity_faults(folder, manifest)
     except (ValueError, LookupError, TypeError):
-        return [Problem(str(folder / MANIFEST), "is no manifest", fix)]
+        return [no_manifest(folder)]
     problems = [Problem(str(folder / MANIFEST), what, fix) for what in found]
     if "outputs" in manifest:
         problems += [Problem(str(folder / name), what, fix) for name, what in _changed(folder, manifest, every_byte)]
@@ -102,6 +103,15 @@ def faults(folder: Path, every_byte: bool = False) -> list[Problem]:
         what = "was written before contents were recorded, so nothing can be said of its outputs"
         problems.append(Problem(str(folder), what, fix))
     return problems
+
+
+def no_manifest(folder: Path) -> Problem:
+    """What to say where the manifest of a finished stage cannot be read."""
+    return Problem(str(folder / MANIFEST), "is no manifest", _fix(folder))
+
+
+def _fix(folder: Path) -> str:
+    return f"remove {folder}, and the next run makes it anew"
 
 
 def _identity_faults(folder: Path, manifest: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +19,7 @@ from aligner_core.profile import Profile
 
 CHILD = "aligner_core.stage_process"
 RENDEZVOUS_PORT = 29500
+_PR_SET_PDEATHSIG = 1
 
 
 class Processes(Protocol):
@@ -39,7 +42,14 @@ def start_processes(folder: Path, profile: Profile) -> Processes:
         return subprocess.Popen(
             launch_command(folder, profile), stdout=log, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, env={**os.environ, **environment},
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),  # on which launchers end all processes of theirs
         )  # fmt: skip
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """From now on this process gets that signal when its parent ends, however that ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 class _ForkedProcess:
@@ -97,9 +107,7 @@ def launch_command(folder: Path, profile: Profile) -> list[str]:
     per_node = profile.processes // profile.nodes
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={per_node}"]
     match profile.launch.kind:
-        case "local":
-            return [*torchrun, "--standalone", "--module", *stage]
-        case "hostfile":
+        case "hostfile" if profile.nodes > 1:
             hostfile = profile.launch.hostfile or "hostfile"
             launcher = [sys.executable, "-m", "deepspeed.launcher.runner", f"--hostfile={hostfile}"]
             size = [f"--num_nodes={profile.nodes}", f"--num_gpus={per_node}"]
@@ -116,6 +124,9 @@ def launch_command(folder: Path, profile: Profile) -> list[str]:
             meeting = ["--rdzv_backend=c10d", f"--rdzv_endpoint={_this_node()}:{RENDEZVOUS_PORT}",
                        f"--rdzv_id={folder.name}", f"--nnodes={profile.nodes}"]  # fmt: skip
             return [*node, *torchrun, *meeting, "--module", *stage]
+        case _:
+            # On one node DeepSpeed's launcher starts its processes here too, but leaves them behind when it is ended.
+            return [*torchrun, "--standalone", "--module", *stage]
 
 
 def _this_node() -> str:

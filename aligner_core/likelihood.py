@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_core.profile import Profile
 from aligner_core.records import Turn
+from aligner_core.scorer import by_length
 from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import prepare_tokenizer, prompt_ids, target_ids
 
@@ -39,10 +40,9 @@ class Likelihood:
 
     def _mean(self, targets: Sequence[Sequence[int]], conversations: Sequence[Sequence[Turn]]) -> list[float]:
         prompts = [prompt_ids(self._tokenizer, turns) for turns in conversations]
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]) + len(targets[index]))
+        lengths = [len(prompt) + len(target) for prompt, target in zip(prompts, targets, strict=True)]
         found: dict[int, float] = {}
-        for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
+        for chosen in by_length(lengths, BATCH):
             means = self._batch([prompts[index] for index in chosen], [targets[index] for index in chosen])
             found.update(zip(chosen, means, strict=True))
         return [found[index] for index in range(len(prompts))]

@@ -88,7 +88,7 @@ def _ancestors(stage: Stage) -> Iterator[tuple[str, str]]:
 
 def _relation(name: str, source: Artifact | Source) -> str:
     """What an input is to the stage that reads it, by its name there."""
-    if name == "questions":
+    if name.startswith("questions"):
         return "questions"
     if isinstance(source, Artifact) and source.path != MODEL:
         return "learns_from"

@@ -7,20 +7,20 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aligner_core.display import Display
+from aligner_core.display import Display, showing
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import read_json, write_json
-from aligner_core.integrity import contents_read, require_intact, write_sealed
+from aligner_core.integrity import contents_read, require_intact, trust, write_sealed
 from aligner_core.launch import start_processes
 from aligner_core.profile import Profile
-from aligner_core.progress import State, read_state
+from aligner_core.progress import State, Stopwatch, read_state
 from aligner_core.provenance import git_revision, versions
-from aligner_core.stage_context import SHARDS
+from aligner_core.stage_context import CONTINUED_FROM
 from aligner_core.stage_process import DESCRIPTION, FACTS, PROBLEMS
 from aligner_core.stages import Artifact, Stage, is_finished, stage_folder
 
@@ -37,10 +37,20 @@ def run_stages(run: Path, stages: Sequence[Stage], profile: Profile, display: Di
     run_growing(run, [stages], profile, display)
 
 
-def run_growing(run: Path, graphs: Iterable[Sequence[Stage]], profile: Profile, display: Display) -> None:
+def run_growing(
+    run: Path,
+    graphs: Iterable[Sequence[Stage]],
+    profile: Profile,
+    display: Display,
+    origin: Mapping[str, object] = {},
+) -> None:
     """Run a graph that grows: the next one, which holds all before it, is asked for when this one has been run.
 
-    So what comes later can depend on results.
+    So what comes later can depend on results. `run.json` is written before a graph's first unfinished stage and at
+    the end: while kept stages are gone over, a finished run goes on reading as what it was.
+
+    Args:
+        origin: what the stages come from, by the name of the file beside `run.json` that tells of it.
 
     Raises:
         UserError: with the problems that a stage reported, with every finished stage that is no longer as it was
@@ -49,9 +59,12 @@ def run_growing(run: Path, graphs: Iterable[Sequence[Stage]], profile: Profile, 
     """
     with locked(run):
         passed: set[str] = set()
+        stages: Sequence[Stage] = ()
         for stages in graphs:
-            write_json(run / "run.json", describe_run(run, stages))
-            require_intact(stage_folder(run, stage) for stage in stages if is_finished(run, stage))
+            finished = [stage for stage in stages if is_finished(run, stage)]
+            require_intact(stage_folder(run, stage) for stage in finished)
+            if len(finished) < len(stages):
+                _describe_run(run, stages, origin)
             for number, stage in enumerate(stages, 1):
                 if stage.folder_name in passed:
                     continue
@@ -62,15 +75,18 @@ def run_growing(run: Path, graphs: Iterable[Sequence[Stage]], profile: Profile, 
                     # What a long run reads last may have been touched since it began.
                     require_intact(stage_folder(run, needed) for needed in stage.needs)
                     _run_stage(run, stage, profile, display, number, len(stages))
+        _describe_run(run, stages, origin)
 
 
-def describe_run(run: Path, stages: Sequence[Stage]) -> dict[str, Any]:
-    """What `analysis` reads to find its way: the current stages and their folders."""
+def _describe_run(run: Path, stages: Sequence[Stage], origin: Mapping[str, object]) -> None:
+    """What `analysis` reads to find its way: the current stages and their folders, and what they come from."""
     entries = [
         {"name": stage.name, "identity": stage.identity, "folder": str(stage_folder(run, stage).relative_to(run))}
         for stage in stages
     ]
-    return {"name": run.name, "stages": entries}
+    for name, value in origin.items():
+        write_json(run / name, value)
+    write_json(run / "run.json", {"name": run.name, "stages": entries})
 
 
 @contextmanager
@@ -93,26 +109,27 @@ def _run_stage(run: Path, stage: Stage, profile: Profile, display: Display, numb
     for leftover in (PROBLEMS, FACTS, "progress.json"):
         (partial / leftover).unlink(missing_ok=True)
     write_json(partial / DESCRIPTION, _describe_stage(run, stage, profile))
-    started = time.time()
-    display.begin(stage.name, number, total)
-    code = _wait(partial, stage.place(profile), display)
-    if code != 0:
-        display.failed()
-        _raise_failure(stage, partial, code)
-    seconds = time.time() - started
-    display.show(State("recording what was written"))
-    write_sealed(partial, _manifest(stage, partial, profile, started, seconds))
-    os.rename(partial, final)
-    shutil.rmtree(final / SHARDS, ignore_errors=True)
-    display.finished(seconds)
+    started, watch = time.time(), Stopwatch(partial)
+    with showing(display, stage.name, number, total):
+        code = _wait(partial, stage.place(profile), display, watch)
+        if code != 0:
+            _raise_failure(stage, partial, code)
+        seconds = watch.read()
+        display.show(State("recording what was written"))
+        write_sealed(partial, _manifest(stage, partial, profile, started, seconds))
+        os.rename(partial, final)
+        for name in CONTINUED_FROM:
+            shutil.rmtree(final / name, ignore_errors=True)
+        trust(final)  # last, since taking a link to an output away changes that output's times
 
 
-def _wait(folder: Path, profile: Profile, display: Display) -> int:
+def _wait(folder: Path, profile: Profile, display: Display, watch: Stopwatch) -> int:
     """Start the stage's processes, show their progress, return their exit code."""
     process = start_processes(folder, profile)
     try:
         while process.poll() is None:
             display.show(read_state(folder))
+            watch.keep()
             time.sleep(POLL_SECONDS)
     except BaseException:
         process.terminate()
@@ -162,7 +179,12 @@ def _raise_failure(stage: Stage, folder: Path, code: int) -> None:
 
 
 def _manifest(stage: Stage, folder: Path, profile: Profile, started: float, seconds: float) -> dict[str, Any]:
-    """Everything needed to know later how a result came about."""
+    """Everything needed to know later how a result came about.
+
+    Args:
+        started: when the last attempt began.
+        seconds: of all attempts.
+    """
     inputs = {name: source.identity for name, source in stage.inputs.items()}
     return {
         **_what(stage),

@@ -65,22 +65,23 @@ class RewardAndCost:
         """The project's two-headed scorer may be either or, opened once, both."""
         self._reward = open_score_model(reward, None if _has_both(reward) else "helpful", profile)
         self._cost: ScoreModel | None = None
-        if cost:
-            shared = cost == reward and _has_both(cost)
-            self._cost = (
-                self._reward if shared else open_score_model(cost, None if _has_both(cost) else "cost", profile)
-            )
+        if cost and cost == reward and _has_both(cost):
+            self._cost = self._reward
+        elif cost:
+            self._cost = open_score_model(cost, None if _has_both(cost) else "cost", profile)
 
     @property
     def cut(self) -> int:
-        """How many texts did not fit into the reward model with their beginning."""
-        return self._reward.cut
+        """How many texts did not fit with their beginning, counted for each of the models that read them."""
+        return sum(model.cut for model in {self._reward, self._cost} if model)
 
     def score(self, texts: Sequence[Text]) -> list[tuple[float, float]]:
         """(reward, cost) of each (question, answer, history); cost > 0 is unsafe, and 0 without a cost model."""
-        rewards = [row["helpful"] for row in self._reward.score(texts)]
-        costs = [-row["harmless"] for row in self._cost.score(texts)] if self._cost else [0.0] * len(rewards)
-        return list(zip(rewards, costs, strict=True))
+        told = self._reward.score(texts)
+        costs = [0.0] * len(told)
+        if self._cost:
+            costs = [-row["harmless"] for row in (told if self._cost is self._reward else self._cost.score(texts))]
+        return list(zip((row["helpful"] for row in told), costs, strict=True))
 
 
 def _has_both(model: ModelLocation) -> bool:

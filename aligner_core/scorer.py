@@ -86,10 +86,8 @@ def in_batches(
     Returns:
         one list of scores per sequence, in the order of `ids`.
     """
-    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
     found: dict[int, list[float]] = {}
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
+    for chosen in by_length([len(sequence) for sequence in ids], BATCH):
         input_ids, lengths = pad_right([ids[index][-limit:] for index in chosen])
         with torch.inference_mode():
             found.update(zip(chosen, score(input_ids.to(device), lengths.to(device)), strict=True))
@@ -126,6 +124,12 @@ def scores(network: nn.Module, input_ids: torch.Tensor, lengths: torch.Tensor) -
     # In bfloat16 nearby scores would fall onto the same value.
     head: Any = network.score
     return nn.functional.linear(last.float(), head.weight.float(), None if head.bias is None else head.bias.float())
+
+
+def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """The places of all sequences, shortest first, in batches of so many."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def pad_right(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,8 @@ from aligner_core.records import Question, read_records
 
 Record = TypeVar("Record", bound=Question)
 
-SHARDS = "shards"  # the folder that a killed generation continues from; taken away when the stage is whole
+# The folders that an interrupted stage continues from; taken away when it is whole.
+CONTINUED_FROM = (SHARDS, CHECKPOINTS, BEST) = ("shards", "checkpoints", "best")
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,16 @@ class StageContext:
         from aligner_core.embedded_models import local_folder
 
         source = self.inputs[name]
-        self.progress.begin("loading " + name)
+        self.progress.pause("loading " + name)
         folder = local_folder(source["location"])
         return ModelLocation(folder, source.get("revision"), bool(source.get("trust_remote_code")))
 
     @property
     def is_main_process(self) -> bool:
         return int(os.environ.get("RANK", "0")) == 0
+
+
+def tokens_of(facts: Mapping[str, Any]) -> int | None:
+    """Tokens that a stage generated, or went through in its training; None where it tells of none."""
+    tokens: int | None = facts.get("generated_tokens", facts.get("tokens"))
+    return tokens

@@ -6,7 +6,6 @@ is left in `problems.json` for the runner to show.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, write_json
+from aligner_core.launch import end_with_parent
 from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
@@ -23,11 +23,10 @@ from aligner_core.stage_context import StageContext
 from aligner_core.stages import load_task
 
 DESCRIPTION, FACTS, PROBLEMS = "stage.json", "facts.json", "problems.json"
-_PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path) -> int:
-    _die_with_parent()
+    end_with_parent(signal.SIGKILL)  # the runner, or a launcher, which ends with the runner
     description = read_json(folder / DESCRIPTION)
     task = load_task(description["task"], description["settings"])
     profile = Profile.model_validate(description["profile"])
@@ -52,12 +51,6 @@ def main(folder: Path) -> int:
         write_json(folder / FACTS, stage.facts)
     _leave_process_group()
     return 0
-
-
-def _die_with_parent() -> None:
-    """A stage never outlives the runner that would wait for it (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _leave_process_group() -> None:

@@ -88,9 +88,10 @@ class EndpointWork:
 
 @dataclass(frozen=True)
 class ScoringWork:
-    """One forward pass over `rows` sequences, with logits for `logits_each` tokens of each."""
+    """Forward passes over `rows` sequences by each of the models, all in memory, with logits for `logits_each` tokens
+    of each sequence."""
 
-    shape: Shape
+    shapes: tuple[Shape, ...]
     rows: int
     tokens_each: int
     logits_each: int = 0

@@ -36,7 +36,7 @@ def side_by_side(folders: Sequence[Path]) -> str:
     Raises:
         UserError: with every folder that holds no finished run.
     """
-    runs = dict(zip(_labels(folders), _load(folders), strict=True))
+    runs = dict(zip(labels([folder.resolve().name for folder in folders], folders), _load(folders), strict=True))
     first, *others = runs
     parts = ["## Runs", _overview(runs), "## What differs in the recipes", _recipe_differences(runs)]
     parts += ["## Mean scores", _means(runs)]
@@ -60,10 +60,9 @@ def _load(folders: Sequence[Path]) -> list[RunData]:
     return runs
 
 
-def _labels(folders: Sequence[Path]) -> list[str]:
-    """Folder names, or whole paths where names repeat."""
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+def labels(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """What is shown side by side is called by these names, or by its whole paths where names repeat."""
+    return list(names) if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 def _overview(runs: dict[str, RunData]) -> str:

@@ -42,7 +42,7 @@ def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _of_rounds(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Those of the source's table: each with the one before it (B-A, C-B), and with the one two before (C-A, D-B)."""
+    """Those of the paper's table: each with the one before it (B-A, C-B), and with the one two before (C-A, D-B)."""
     found = [(second, first) for first, second in pairwise(names)]
     return found + [(second, first) for first, second in zip(names, names[2:], strict=False)]
 
@@ -81,6 +81,13 @@ def redistributions(systems: Sequence[str]) -> list[tuple[str, str]]:
     return [(UPSTREAM, name) for name in after if name in systems]
 
 
+def corrected_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """Before and after, of all that the Aligner corrected: answers of every upstream, or of every round's model."""
+    if is_ida(systems):
+        return [(before, after) for _, step, before, after in steps(systems) if step == "amplify"]
+    return [pair for pair in redistributions(systems) if system_of(pair[1]).part == "corrected"]
+
+
 def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
     """Win, tie and lose counts of `first`, omega, and the paired difference of scores."""
     ours, theirs = run.matrix(first, axis), run.matrix(second, axis)
@@ -103,7 +110,9 @@ def compare(run: RunData, first: str, second: str, axis: str) -> dict[str, Any]:
         "length_controlled": asdict(
             length_controlled_omega(outcome, *lengths, settings["resamples"], settings["confidence"])
         ),
-        "detectable": detectable_omega(len(run.questions), counts.tie / outcome.size),
+        "detectable": detectable_omega(
+            len(run.questions), counts.tie / outcome.size, confidence=settings["confidence"]
+        ),
         "difference": asdict(interval(difference, ours, theirs)),
         "identical_share": float(identical.mean()),
         "words": [float(words.mean()) for words in lengths],

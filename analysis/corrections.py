@@ -26,10 +26,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="scores by w2s score --field both")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the figure goes; default: none is drawn")
     options = parser.parse_args(arguments)
+    from analysis.compare import labels
     from analysis.frames import scored_files_frame
 
+    names = labels([path.stem for path in options.files], options.files)
     try:
-        frame = scored_files_frame({path.stem: path for path in options.files})
+        frame = scored_files_frame(dict(zip(names, options.files, strict=True)))
         print(table(frame))
         if options.to:
             print(draw(frame, options.to))

@@ -1,11 +1,13 @@
-"""The example runs that come with the project, and how they are made: `python -m analysis.example RUN`.
+r"""The example runs that come with the project, and how they are made: `python -m analysis.example RUN`.
 
 Takes from a finished run what figures, reports and notebooks read (recipe, manifests, metrics, scores with the texts)
 and puts it into analysis/example_runs/NAME, in place of what was there. Models and intermediate files stay behind. The
-shipped ones were made like this:
+shipped ones were made like this, from fewer records and with shorter answers than the recipes have:
 
-    w2s run recipes/quickstart.yaml && python -m analysis.example runs/quickstart
-    ida run recipes/ida_quickstart.yaml && python -m analysis.example runs/ida_quickstart
+    w2s run quickstart --set 'data.limits={corrections: 80, weak_labels: 60, evaluation: 60}' \
+        --set generation.max_new_tokens=80 && python -m analysis.example runs/quickstart
+    ida run ida_quickstart --set 'data.limits={corrections: 80, weak_labels: 40, evaluation: 40}' \
+        --set generation.max_new_tokens=64 && python -m analysis.example runs/ida_quickstart
 """
 
 from __future__ import annotations

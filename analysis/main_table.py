@@ -25,7 +25,7 @@ PUBLISHED_BASES = {
 
 
 def main_table(run: RunData) -> list[dict[str, Any]]:
-    """A row per Aligner, upstream, set and axis, with what the source published for it; empty for other runs."""
+    """A row per Aligner, upstream, set and axis, with what the paper published for it; empty for other runs."""
     if not is_main_table(run.systems):
         return []
     against = [pair for pair in pairs(run.systems) if pair[1] == system_of(pair[0]).reference]

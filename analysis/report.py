@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from aligner_core.errors import UserError
 from aligner_core.files import digest, file_digest, read_json, write_json, write_text
+from aligner_core.stage_context import tokens_of
 from analysis.judged import files
 
 if TYPE_CHECKING:
     from analysis.run_data import RunData
 
-VERSION = 5
+VERSION = 6
 TEMPLATES = Path(__file__).parent / "templates"
+TRUST = {
+    "helpful_accuracy": "finds the correction of a safe answer more helpful than the answer",
+    "unsafe_recall": "finds an unsafe answer unsafe",
+    "safe_recall": "finds a correction safe",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -66,6 +72,7 @@ def write_report(folder: Path) -> None:
             for drawn, path in figures
         ],
         "tables": tables(run),
+        "trust": TRUST,
         "beside": beside_published(numbers),
         "steps": steps(run.systems) if is_ida(run.systems) else [],
     }
@@ -101,7 +108,7 @@ def tables(run: RunData) -> dict[str, Any]:
                 "name": name,
                 "identity": item["identity"][:10],
                 "seconds": item["seconds"],
-                "tokens": _tokens(item["facts"]),
+                "tokens": tokens_of(item["facts"]),
                 "inputs": [names[source] for source in _stages_of(item["inputs"]) if source in names],
             }
             for name, item in manifests.items()
@@ -134,11 +141,6 @@ def _stages_of(inputs: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(identity.partition("/")[0] for identity in inputs.values()))
 
 
-def _tokens(facts: dict[str, Any]) -> int | None:
-    """Tokens that a stage generated, or went through in its training; None where it has none."""
-    return facts.get("generated_tokens", facts.get("tokens"))
-
-
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
@@ -162,6 +164,7 @@ def _render(template: str, **values: Any) -> str:
     )  # fmt: skip
     environment.filters["interval"] = lambda item: f"{item['value']:.2f} [{item['low']:.2f}, {item['high']:.2f}]"
     environment.filters["duration"] = duration
+    environment.filters["amounts"] = amounts
     environment.filters["both_scorers"] = both_scorers
     environment.filters["short_p"] = short_p
     environment.filters["agreement"] = agreement
@@ -183,6 +186,16 @@ def agreement(found: dict[str, Any] | None) -> str:
         return "–"
     kappa = f", kappa {found['kappa']['value']:.2f}" if found["kappa"]["value"] is not None else ""
     return f"{100 * found['share']['value']:.0f} % of {found['pairs']:,}{kappa}"
+
+
+def amounts(found: dict[str, Any]) -> str:
+    """Counts by name, those within others in brackets."""
+    told = [
+        f"{name.replace('_', ' ')} {f'({amounts(amount)})' if isinstance(amount, dict) else amount}"
+        for name, amount in found.items()
+        if amount != {}
+    ]
+    return ", ".join(told) or "none"
 
 
 def duration(seconds: float) -> str:

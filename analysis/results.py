@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +11,9 @@ from scipy.stats import false_discovery_control
 
 from aligner_core.statistics import difference, mean, pgr
 from analysis import published
-from analysis.comparisons import compare, pairs, redistributions, run_bootstrap
+from analysis.comparisons import compare, corrected_pairs, pairs, redistributions, run_bootstrap
 from analysis.differences import copies_and_lengths, kept_share, word_differences
-from analysis.judged import judged_comparisons
+from analysis.judged import judged_comparisons, outdated_in_words
 from analysis.main_table import main_table
 from analysis.run_data import AXES, RunData
 from analysis.systems import METHODS, Method, System, students, system_of, systems_of
@@ -28,7 +29,7 @@ def results(run: RunData) -> dict[str, Any]:
     for comparison, value in zip(comparisons, adjusted, strict=True):
         comparison["p_adjusted"] = float(value)
     recovered = recovered_gaps(run)
-    judged = judged_comparisons(run.folder)
+    judged, outdated = judged_comparisons(run.folder)
     return {
         "schema": SCHEMA,
         "name": run.name,
@@ -42,10 +43,10 @@ def results(run: RunData) -> dict[str, Any]:
         "corrections": corrections(run),
         "published": [row for pair in pairs(run.systems) for row in published_rows(run, *pair)],
         "words": [
-            *(in_words(row) for row in comparisons if row["b"] == system_of(row["a"]).reference),
+            *in_words(comparisons),
             *dict.fromkeys(map(gap_in_words, recovered)),
             *(f"By a judge, {line}" for row in judged for line in row.get("words", ())[:1]),
-            *(in_words(row) for row in comparisons if row["b"] != system_of(row["a"]).reference),
+            *outdated_in_words(outdated),
         ],
         "stages": [
             {"name": name, "identity": manifest["identity"], "facts": manifest["facts"]}
@@ -91,13 +92,16 @@ def recovered_gap(run: RunData, name: str, axis: str) -> dict[str, Any]:
 
 
 def corrections(run: RunData) -> dict[str, Any]:
-    """How many of the Aligner's corrections are copies, and how they change the length."""
-    before, after = redistributions(run.systems)[0]
-    return asdict(copies_and_lengths(run.rows(before)["text"].tolist(), run.rows(after)["text"].tolist()))
+    """How many of all the Aligner's corrections are copies, and how they change the length."""
+    before, after = (
+        [text for system in systems for text in run.rows(system)["text"]]
+        for systems in zip(*corrected_pairs(run.systems), strict=True)
+    )
+    return asdict(copies_and_lengths(before, after))
 
 
 def published_rows(run: RunData, first: str, second: str) -> list[dict[str, Any]]:
-    """What the source published for the same comparison, by the same method of distillation."""
+    """What the paper published for the same comparison, by the same method of distillation."""
     ours = system_of(first), system_of(second)
     table = published.load("ida_averages")
     rows = table[
@@ -124,24 +128,32 @@ def short_p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def in_words(comparison: dict[str, Any]) -> str:
-    """What a comparison's interval supports, and no more."""
-    first, second, noun = comparison["a"], comparison["b"], NOUNS[comparison["axis"]]
-    numbers = f"omega {comparison['omega']:+.1f} % [{comparison['low']:+.1f}, {comparison['high']:+.1f}]"
-    if comparison["low"] > 0:
-        return f"{first} is above {second} in {noun} ({numbers})."
-    if comparison["high"] < 0:
-        return f"{first} is below {second} in {noun} ({numbers})."
-    return f"No difference in {noun} between {first} and {second} can be told from these questions ({numbers})."
+def in_words(comparisons: Sequence[dict[str, Any]]) -> list[str]:
+    """What the intervals support, and no more: a sentence for each decided comparison, one for all others of an axis.
+
+    Comparisons with the model that is corrected or taught come first.
+    """
+    ordered = sorted(comparisons, key=lambda row: row["b"] != system_of(row["a"]).reference)
+    sentences, undecided = [], dict[str, list[str]]()
+    for row in ordered:
+        first, second, noun = row["a"], row["b"], NOUNS[row["axis"]]
+        numbers = f"{row['omega']:+.1f} % [{row['low']:+.1f}, {row['high']:+.1f}]"
+        if row["low"] > 0 or row["high"] < 0:
+            side = "above" if row["low"] > 0 else "below"
+            sentences.append(f"{first} is {side} {second} in {noun} (omega {numbers}).")
+        else:
+            undecided.setdefault(noun, []).append(f"{first} and {second} ({numbers})")
+    told = "From these questions, no difference in {} can be told between {}."
+    return sentences + [told.format(noun, "; ".join(found)) for noun, found in undecided.items()]
 
 
 def gap_in_words(gap: dict[str, Any]) -> str:
     noun, size, share = NOUNS[gap["axis"]], gap["gap"], gap["pgr"]
     if size["low"] > 0:
         amount = f"{share['value']:.2f} [{share['low']:.2f}, {share['high']:.2f}]"
-        return f"The {gap['student']} recovers {amount} of the gap in {noun}."
+        return f"{gap['student']} recovers {amount} of the gap in {noun}."
     return (
-        f"The ceiling is not above the floor in {noun} beyond its interval "
+        f"The ceiling is not clearly above the floor in {noun} "
         f"(gap {size['value']:+.2f} [{size['low']:+.2f}, {size['high']:+.2f}]), so PGR says nothing there."
     )
 

@@ -25,7 +25,8 @@ SCORES = re.compile(r"scores-(?:.*-)?s(\d+)")  # a main table has such a stage f
 class RunData:
     """`manifests` maps a stage's name to its manifest, `folders` to its folder.
 
-    `scores` has one row per system, seed and question, in this order, so that a system's columns are matrices;
+    `scores` has one row per system, seed and question, in this order, so that a system's columns are matrices; a main
+    table's questions are those of its first evaluation set, then those of the second, as its stages stand;
     `words` is the text's length, `refusal` whether it declines.
     """
 
@@ -96,27 +97,40 @@ def by_training_scorer(run: RunData) -> RunData | None:
 
 
 def _scores(folder: Path, folders: dict[str, Path], stages: re.Pattern[str]) -> pd.DataFrame:
-    """The scores of all stages whose name fits, by system (in the order of the stages), seed and question."""
+    """The scores of all stages whose name fits, by system, seed, set and question.
+
+    Systems and sets stand in the order of the stages, which is the recipe's.
+    """
     frames = [
         pd.DataFrame(read_jsonl(path / "scores.jsonl")).assign(seed=int(found[1]))
         for name, path in folders.items()
         if (found := stages.fullmatch(name))
     ]
     scores = pd.concat(frames, ignore_index=True)
-    systems = list(dict.fromkeys(scores["system"]))
     _check_complete(folder, scores)
-    position = scores["system"].map({system: index for index, system in enumerate(systems)})
-    words = scores["text"].str.count(r"\S+")
-    refusal = scores["text"].map(is_refusal)
-    ordered = scores.assign(position=position, words=words, refusal=refusal)
-    return ordered.sort_values(["position", "seed", "id"], ignore_index=True).drop(columns="position")
+    scores = scores.assign(words=scores["text"].str.count(r"\S+"), refusal=scores["text"].map(is_refusal))
+    order = [name for name in ("system", "seed", "set", "id") if name in scores]
+    return scores.sort_values(order, key=_rank, ignore_index=True)
+
+
+def _rank(column: pd.Series) -> pd.Series:
+    """By which rows are sorted: seeds and ids by what they are, systems and sets by where they first stand."""
+    return column if column.name in ("seed", "id") else pd.Series(pd.factorize(column)[0], column.index)
 
 
 def _check_complete(folder: Path, scores: pd.DataFrame) -> None:
-    answered = scores.groupby(["system", "seed"])["id"].agg(["size", "nunique"])
-    if answered.to_numpy().min() < scores["id"].nunique() or answered["size"].max() > scores["id"].nunique():
-        what = "holds scores in which the systems do not answer the same questions, each once"
-        raise UserError(Problem(str(folder), what, "remove the stages scores-* and run its recipe again"))
+    times = scores.groupby(["id", "system", "seed"]).size()
+    table = times.unstack("system", fill_value=0).unstack("seed", fill_value=0)
+    wrong = [
+        f"{system} under seed {seed} answers {odd.index[0]} {odd.iloc[0]} times"
+        + (f" (and {len(odd) - 1:,} more not once)" if len(odd) > 1 else "")
+        for (system, seed), column in table.items()
+        if len(odd := column[column != 1])
+    ]
+    if wrong:
+        what = "holds scores in which the systems do not answer the same questions, each once: " + "; ".join(wrong)
+        fix = "look at the answers that these scores are of, remove the stages that made them, run its recipe again"
+        raise UserError(Problem(str(folder), what, fix))
 
 
 def training_metrics(run: RunData) -> pd.DataFrame:

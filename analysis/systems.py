@@ -16,7 +16,7 @@ Method = Literal["sft", "dpo", "ppo"]
 ALIGNED, UPSTREAM = "aligned", "upstream"
 ARM, COMPARED, OF = "aligned_", "by_", "@"
 STUDENT = re.compile(r"student(?P<more>_more)?(?:_(?P<method>dpo|ppo))?")
-METHODS: dict[Method, str] = {"sft": "SFT", "dpo": "DPO", "ppo": "RLHF"}  # as the source calls them
+METHODS: dict[Method, str] = {"sft": "SFT", "dpo": "DPO", "ppo": "RLHF"}  # as the paper calls them
 LEARNT = {
     "weak_labels": "weak labels",
     "corrections": "the ground truth of W, as the Aligner is",
@@ -33,7 +33,7 @@ class System:
         meaning: the same in words.
         of: the upstream whose cell of a main table it is in; "" elsewhere.
         method: how a student was trained.
-        letter: under which the source compares it, if it does.
+        letter: under which the paper compares it, if it does.
     """
 
     name: str

@@ -36,12 +36,12 @@ from aligner_core.data_sources import local_path
 from aligner_core.embedded_models import local_folder
 from aligner_core.engines.probe import DraftPolicy
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
+from aligner_core.mixing import by_hash
 from aligner_core.profile import Profile
 from aligner_core.records import Correction, read_records
 from aligner_core.stage_context import ModelLocation
 from aligner_core.statistics import bootstrap, difference
 from aligner_core.templates import ALIGNER_FILE, CorrectionTemplate, correction_template, stored_template
-from w2s.prepare import by_hash
 
 NATS = 0.25
 CHECKED = 32  # texts of each way that are held against a plain forward pass

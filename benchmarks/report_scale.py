@@ -20,7 +20,7 @@ import numpy as np
 
 from aligner_core.files import write_json, write_jsonl
 from analysis.example import QUICKSTART, extract
-from analysis.run_data import load_run
+from analysis.run_data import SCORES, load_run
 
 SECONDS, GIB = 60, 2
 WORDS = ("the", "answer", "to", "this", "question", "is", "that", "you", "should", "ask", "someone", "who", "knows")
@@ -56,7 +56,8 @@ def inflate(folder: Path, rows: int) -> Path:
              "similarity": float(scores[index, 2])}
             for index in range(questions)
         ]  # fmt: skip
-    write_jsonl(loaded.folders["scores-s42"] / "scores.jsonl", made)
+    (scores,) = (stage for name, stage in loaded.folders.items() if SCORES.fullmatch(name))
+    write_jsonl(scores / "scores.jsonl", made)
     write_json(run / "recipe.json", {**loaded.recipe, "name": "many_rows"})
     return run
 

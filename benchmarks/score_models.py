@@ -3,10 +3,11 @@
     python benchmarks/score_models.py reward PREFERENCES.jsonl --held-out 0.3
     python benchmarks/score_models.py cost LABELS.jsonl --test OTHER.jsonl --columns response=answer harmful=unsafe
 
-The task of a run trains it. It is tested on the questions that the task holds out, or on the records of --test (of
-which --held-out then says how many of the training's are left out). Prints what the model gets beside what guessing,
-the majority and the length get; the last line is JSON. Rows that are no
-records are left out and counted. With --keep the model stays in that folder.
+The task of a run trains it. It is tested on the questions that the task holds out (--held-out says how many), or on
+the records of --test. Rows that are no records are left out and counted. With --keep the model stays in that folder.
+
+Prints what the model gets beside what guessing, the majority and the length get. In the last line's JSON
+`ratio_accuracy_vs_best_baseline` is its accuracy over the best of theirs.
 """
 
 from __future__ import annotations
@@ -53,11 +54,8 @@ def main() -> None:
     print(text_table(["", "right", "low", "high", "of"], list(rows(quality))))
     names = ("steps", "loss_first", "loss_last", "cut", "train_seconds")
     told = {name: facts[name] for name in names} | {"seconds": round(time.monotonic() - started)}
-    print(
-        json.dumps(
-            {"data": options.data.name, "records": len(records), "invalid": len(reading.rejected), **told, **quality}
-        )
-    )
+    data = {"data": options.data.name, "records": len(records), "invalid": len(reading.rejected)}
+    print(json.dumps({**data, **told, **quality, **ratios(quality)}))
 
 
 def trained(folder: Path, options: argparse.Namespace, records: Sequence[Pair | Safety], profile: Profile) -> Any:
@@ -104,6 +102,18 @@ def rows(quality: dict[str, Any]) -> Any:
             yield [name, *(f"{100 * found[key]:.1f}" for key in ("value", "low", "high")), found["n"]]
         elif found is not None:
             yield [name, f"{100 * found:.1f}", "", "", ""]
+
+
+def ratios(quality: dict[str, Any]) -> dict[str, float]:
+    """The accuracy over the best baseline's; none where nothing was tested."""
+    if quality["accuracy"] is None:
+        return {}
+    baselines = [
+        found["value"] if isinstance(found, dict) else found
+        for name, found in quality["baselines"].items()
+        if found is not None and name != "length_balanced"  # stands beside the balanced accuracy
+    ]
+    return {"ratio_accuracy_vs_best_baseline": round(quality["accuracy"]["value"] / max(baselines), 3)}
 
 
 def _options() -> argparse.Namespace:

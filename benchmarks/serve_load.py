@@ -3,7 +3,8 @@
 `python benchmarks/serve_load.py [--minutes M] [--clients N]`, all on 127.0.0.1: a fake upstream in a process of its
 own answers at once and plays the Aligner too; the server is the real command. A client waits half a second on average,
 then asks, in turn, the upstream itself, the server with correction off, with correction, and streamed. Every answer
-has to carry its request's marker. Then 500 requests come at once. The last line is JSON.
+has to carry its request's marker. Then 500 requests come at once, of which each is answered or told to come later.
+The last line is JSON. Where an answer was wrong or lost, or the server is gone, the exit code is 1.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import httpx
 BAR_MS = 10.0
 CROWD = 500
 CROWD_SECONDS = 60.0
+WELL = ("answered", "429")  # what one of a crowd may be told
+SHOWN = 20
 WAYS = ("direct", "off", "corrected", "streamed")
 ANSWER = "Answer: "  # in the prompt of the template chat@1
 SERVER = "from w2s.cli import main; main()"
@@ -197,11 +200,26 @@ def main() -> None:
         tally = asyncio.run(soak(urls, options.clients, 60 * options.minutes, options.pause,
                                  lambda: resident_mib(server.pid)))  # fmt: skip
         told = asyncio.run(crowd(urls))
-        alive = httpx.get(urls["server"].removesuffix("/v1") + "/health", timeout=10).status_code == 200
-    report(tally, told, alive)
+        alive = is_alive(urls["server"])
+    found = faults(tally, told, alive)
+    report(tally, told, alive, found)
+    sys.exit(1 if found else 0)
 
 
-def report(tally: Tally, told: Counter[str], alive: bool) -> None:
+def is_alive(url: str) -> bool:
+    try:
+        return httpx.get(url.removesuffix("/v1") + "/health", timeout=10).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def faults(tally: Tally, told: Counter[str], alive: bool) -> list[str]:
+    """Answers that were wrong or lost, in the soak or in the crowd, and a server that is gone."""
+    crowded = [f"{amount} of {CROWD} at once: {what}" for what, amount in told.items() if what not in WELL]
+    return [*tally.wrong, *crowded, *([] if alive else ["the server no longer answers"])]
+
+
+def report(tally: Tally, told: Counter[str], alive: bool, found: list[str]) -> None:
     print(f"{'way':<12}{'requests':>9}{'median ms':>11}{'p99 ms':>9}")
     medians = {}
     for way, values in tally.latencies.items():
@@ -212,7 +230,7 @@ def report(tally: Tally, told: Counter[str], alive: bool) -> None:
     begin, end = statistics.mean(tally.memory_mib[quarter : 2 * quarter]), statistics.mean(tally.memory_mib[-quarter:])
     print(f"overhead without correction {overhead:.2f} ms at the median (bar {BAR_MS:g})")
     print(f"memory {begin:.1f} MiB in the second quarter, {end:.1f} MiB in the last")
-    print(f"lost or mixed up: {len(tally.wrong)}", *tally.wrong[:5], sep="\n  ")
+    print(f"wrong or lost: {len(found)}", *found[:SHOWN], sep="\n  ")
     print(f"{CROWD} at once: {dict(told)}")
     result = {
         "requests": sum(map(len, tally.latencies.values())),

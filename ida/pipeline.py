@@ -1,6 +1,6 @@
 """IDA as a graph of stages: model_k answers, the Aligner corrects (amplify), model_k+1 learns that (distil).
 
-Systems carry the letters of the source: A the upstream, B its answers corrected, C the model distilled from B-like
+Systems carry the letters of the paper: A the upstream, B its answers corrected, C the model distilled from B-like
 corrections, D = C corrected, E distilled from D-like corrections, and so on.
 """
 
@@ -52,7 +52,6 @@ class RoundBuilder(StageBuilder):
 
     Args:
         number: of the round.
-        questions: what it asks instead of S; None = S.
         aligner_records: what its Aligner is trained on instead of W; None = the first round's Aligner.
     """
 
@@ -87,7 +86,7 @@ class RoundBuilder(StageBuilder):
         task = RoundQuestions(share=self._number if fresh else 1, of=self._rounds.count if fresh else 1)
         inputs: dict[str, Artifact | Source] = {"questions": super().part(STRONG)}
         if self.recipe.data.queries:
-            inputs["queries"] = super().part(QUERIES)
+            inputs["questions_queries"] = super().part(QUERIES)
         name = f"round{self._number}-questions" if fresh else "questions"
         return Stage(name, task, inputs).output(QUESTIONS)
 
@@ -108,9 +107,10 @@ class SeedRounds:
         """A round's model and its corrected answers on the held-out questions, scored by either scorer."""
         amplifier = self._amplifier(number + 1)
         answers = self._answers(amplifier, number, EVALUATION, "eval")
-        corrected = amplifier.correct(f"round{number}-aligned-eval-s{self._seed}", answers, self._seed)
+        name, rows = f"round{number}-aligned-eval-s{self._seed}", amplifier.rows_of(EVALUATION)
+        corrected = amplifier.correct(name, answers, rows, self._seed)
         systems = dict(zip(letters(number), (answers, corrected), strict=True))
-        name, selector = training_scores_name(number), self._base.selector()
+        name, selector = training_scores_name(number), self._base.scorers.selector()
         return [
             self._base.scores(systems, self._seed, name, scorer=selector),
             self._base.scores(systems, self._seed, scores_name(number)),
@@ -138,18 +138,18 @@ class SeedRounds:
         """All that a round's model learns, by inputs' names: this round's corrections, and what is learnt again."""
         amplifier, rounds = self._amplifier(number), self._rounds
         answers = self._answers(amplifier, number - 1, QUESTIONS, "labels")
-        own = amplifier.correct(f"round{number}-corrections-s{self._seed}", answers, self._seed)
+        rows = amplifier.rows_of(QUESTIONS)
+        own = amplifier.correct(f"round{number}-corrections-s{self._seed}", answers, rows, self._seed)
         found = {"corrections": own}
         for draw in range(1, rounds.samples):
-            name, mark = f"round{number}-corrections-{draw + 1}-s{self._seed}", f"-{draw + 1}"
-            drawn = amplifier.correct(name, answers, self._seed, draw=draw)
-            found[f"corrections{mark}"] = self._take(f"round{number}-sample{mark}-s{self._seed}", drawn, 1.0, mark)
+            name = f"round{number}-corrections-{draw + 1}-s{self._seed}"
+            found[f"corrections-{draw + 1}"] = amplifier.correct(name, answers, rows, self._seed, draw=draw)
         for earlier, corrections in enumerate(self._corrections if rounds.replay else (), 1):
-            name, mark = f"round{number}-replay-{earlier}-s{self._seed}", f"-round{earlier}"
-            found[f"corrections{mark}"] = self._take(name, corrections, rounds.replay, mark)
+            name = f"round{number}-replay-{earlier}-s{self._seed}"
+            found[f"corrections-round{earlier}"] = self._take(name, corrections, rounds.replay)
         if rounds.replay_ground_truth:
-            name, mark = f"round{number}-ground-truth-s{self._seed}", "-truth"
-            found[f"corrections{mark}"] = self._take(name, self._base.part(WEAK), rounds.replay_ground_truth, mark)
+            name = f"round{number}-ground-truth-s{self._seed}"
+            found["corrections-truth"] = self._take(name, self._base.part(WEAK), rounds.replay_ground_truth)
         self._corrections.append(own)
         return found
 
@@ -159,8 +159,8 @@ class SeedRounds:
         again = rounds.replay_ground_truth * self._base.sizes.weak
         return round(rows * (rounds.samples + rounds.replay * (number - 1)) + again)
 
-    def _take(self, name: str, corrections: Artifact, share: float, mark: str) -> Artifact:
-        task = TakeCorrections(share=share, mark=mark, seed=self._seed)
+    def _take(self, name: str, corrections: Artifact, share: float) -> Artifact:
+        task = TakeCorrections(share=share, seed=self._seed)
         return Stage(name, task, {"records": corrections}).output(TAKEN)
 
     def _answers(self, builder: RoundBuilder, number: int, part: str, what: str) -> Artifact:

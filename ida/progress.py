@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aligner_core.command import Experiment
 from aligner_core.files import read_json, read_jsonl, write_json
+from aligner_core.stage_context import tokens_of
 from aligner_core.stages import Stage, stage_folder
 from aligner_core.tasks.score import SCORES
 from ida.pipeline import build_rounds, letters, training_scores_name
@@ -21,24 +22,27 @@ ROUNDS = "rounds.json"
 
 
 def rounds_of(experiment: Experiment) -> Iterator[list[Stage]]:
-    """The graph up to round 0, 1, 2, ..., until all are done or a stop rule speaks; `rounds.json` keeps which.
+    """The graph up to round 0, 1, 2, ..., until all are done or a stop rule speaks; then `rounds.json` says which.
 
-    What it decides depends on finished stages alone, so a run that was interrupted decides the same.
+    What it decides depends on finished stages alone, so a run that was interrupted decides the same: but for the
+    hours, to which interrupted attempts are counted.
     """
     recipe = experiment.recipe
     assert isinstance(recipe, IdaRecipe)
+    planned = recipe.rounds.count
+    reason: str | None = None
     standings: list[Standing] = []
-    for number in range(recipe.rounds.count + 1):
+    for number in range(planned + 1):
         stages = build_rounds(recipe, experiment.profile, number)
         yield stages
-        from ida.stop_rules import stop_reason
+        if number < planned:
+            from ida.stop_rules import stop_reason
 
-        standings.append(standing(experiment.run, stages, number))
-        planned = number == recipe.rounds.count
-        reason = None if planned else stop_reason(recipe.rounds.stop, standings, recipe.evaluation)
-        write_json(experiment.run / ROUNDS, {"planned": recipe.rounds.count, "finished": number, "stopped": reason})
+            standings.append(standing(experiment.run, stages, number))
+            reason = stop_reason(recipe.rounds.stop, standings, recipe.evaluation)
         if reason:
-            return
+            break
+    write_json(experiment.run / ROUNDS, {"planned": planned, "finished": number, "stopped": reason})
 
 
 def standing(run: Path, stages: Sequence[Stage], number: int) -> Standing:
@@ -63,10 +67,5 @@ def standing(run: Path, stages: Sequence[Stage], number: int) -> Standing:
         texts=np.array([[row["text"] for row in rows] for rows in by_seed], dtype=object),
         needless_refusals=sum(refused) / len(refused) if refused else None,
         hours=sum(manifest["seconds"] for manifest in manifests) / 3600,
-        tokens=sum(tokens_of(manifest["facts"]) for manifest in manifests),
+        tokens=sum(tokens_of(manifest["facts"]) or 0 for manifest in manifests),
     )
-
-
-def tokens_of(facts: dict[str, Any]) -> int:
-    """Tokens that a stage generated or went through in its training, as its manifest tells."""
-    return int(facts.get("generated_tokens", facts.get("tokens", 0)))

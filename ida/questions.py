@@ -16,15 +16,22 @@ QUESTIONS = "questions.jsonl"
 class RoundQuestions(Task):
     """Share number `share` of `of` equal shares of all inputs, by question hash: no question is in two shares.
 
-    The inputs are parts of the data, from which evaluated questions were removed, so no share holds one.
+    The inputs are parts of the data, from which evaluated questions were removed, so no share holds one. Ids are those
+    of one part alone: in all inputs but the first, the input's name goes before them.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     share: int
     of: int
 
     def run(self, stage: StageContext) -> None:
-        records = [record for name in sorted(stage.inputs) for record in read_records(stage.file(name), Question)]
+        first, *others = sorted(stage.inputs)
+        records = read_records(stage.file(first), Question)
+        records += [
+            record.model_copy(update={"id": f"{name}/{record.id}"})
+            for name in others
+            for record in read_records(stage.file(name), Question)
+        ]
         rows = [record.row() for record in records if share_of_question(record.asked, self.of) == self.share]
         if not rows:
             what = f"leaves round {self.share} of {self.of} without a question"

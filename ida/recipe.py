@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from aligner_core.recipe import BestOfCorrector, Count, Fraction, Recipe, Strict, Student
+from aligner_core.correctors.parts import draws
+from aligner_core.recipe import Count, Fraction, Recipe, Strict, Student
 
 MOST_ROUNDS = 12  # systems are named by letters, two to a round
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -81,8 +82,7 @@ class IdaRecipe(Recipe):
 
     @model_validator(mode="after")
     def _samples_differ(self) -> IdaRecipe:
-        draws = self.generation.preset != "greedy" or isinstance(self.corrector, BestOfCorrector)
-        if self.rounds.samples > 1 and not draws:
+        if self.rounds.samples > 1 and self.generation.preset == "greedy" and not draws(self.corrector):
             raise ValueError("rounds.samples: greedy decoding draws the same correction every time; "
                              "set generation.preset: published, or a best_of corrector")  # fmt: skip
         return self

@@ -14,11 +14,10 @@ TAKEN = "corrections.jsonl"
 
 
 class TakeCorrections(Task):
-    """A share of `records`, in their order, under ids of their own, so that they can stand beside the round's."""
+    """A share of `records`, in their order."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     share: float
-    mark: str
     seed: int
 
     def run(self, stage: StageContext) -> None:
@@ -26,6 +25,6 @@ class TakeCorrections(Task):
         # A model may have said nothing: that is no label, in this round or a later one.
         records = [Correction.model_validate(row) for row in rows if row["correction"].strip()]
         taken = {record.id for record in share_of(records, self.share, self.seed)}
-        again = [{**record.row(), "id": record.id + self.mark} for record in records if record.id in taken]
+        again = [record.row() for record in records if record.id in taken]
         write_jsonl(stage.folder / TAKEN, again)
         stage.facts |= {"rows": len(again), "of": len(records), "empty": len(rows) - len(records)}

@@ -62,9 +62,11 @@ def _no_gain(rules: Stop, rounds: Sequence[Standing], evaluation: Evaluation) ->
 
 
 def _drift(rules: Stop, upstream: Standing, last: Standing, evaluation: Evaluation) -> str | None:
-    for axis, noun in NOUNS.items() if rules.max_loss is not None else ():
+    if rules.max_loss is None:
+        return None
+    for axis, noun in NOUNS.items():
         found = omega(last, upstream, upstream, axis, evaluation)
-        if rules.max_loss is not None and found.high < -rules.max_loss:
+        if found.high < -rules.max_loss:
             return f"drift: {noun} {found.value:+.1f} % [{found.low:+.1f}, {found.high:+.1f}] against the upstream"
     return None
 

@@ -1,6 +1,6 @@
 """How answers are annotated with corrections: the rules, and what the annotator is asked.
 
-As the source's annotation does (Aligner, appendix D.2), the annotator is an editor and no author: a critique by a list
+As the paper's annotation does (appendix D.2), the annotator is an editor and no author: a critique by a list
 of rules, then an edit that mends what the critique names, adds nothing and keeps the rest. The wording is our own.
 """
 

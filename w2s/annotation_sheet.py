@@ -1,4 +1,4 @@
-"""Annotation by people, in the source's two stages: a harmless version of each answer, then the final correction.
+"""Annotation by people, in the paper's two stages: a harmless version of each answer, then the final correction.
 
 Stage 1 shows question and answer and asks for `safe_answer`; stage 2 shows all three and asks for `correction`.
 """

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import click
+import yaml
 
 from aligner_core.command import ErrorGroup, add_experiment_commands
 from aligner_core.configuration import find_recipe, read_yaml, shipped_recipes
 from aligner_core.errors import Problem, UserError
+from aligner_core.files import write_text
 from aligner_core.lineage_command import add_lineage_command
 from aligner_core.recipe import Recipe
 from w2s.correct import correct
@@ -44,9 +46,11 @@ data.add_command(annotate)
 
 
 @main.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN ...")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN RUN ...")
 def compare(runs: tuple[Path, ...]) -> None:
     """Put finished runs side by side: their recipes, their scores, and differences paired by question."""
+    if len(runs) < 2:
+        raise UserError(Problem("w2s compare", "puts two runs or more side by side", "name their folders under runs/"))
     # `analysis` is started as a process of its own, as for the report: nothing imports it.
     sys.exit(subprocess.run([sys.executable, "-m", "analysis.compare", *map(str, runs)]).returncode)
 
@@ -67,11 +71,21 @@ def list_recipes() -> None:
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 def copy_recipe(name: str, target: Path) -> None:
-    """Copy a shipped recipe to TARGET, to make it your own."""
+    """Copy a shipped recipe to TARGET, to make it your own: its name, and so its run's folder, is the file's."""
     source = find_recipe(name)
     if target.is_dir():
         target = target / source.name
     if target.exists():
         raise UserError(Problem(str(target), "exists already", "name another file"))
-    shutil.copyfile(source, target)
-    click.echo(f"{target}: change its name, then: w2s plan {target}")
+    if not re.fullmatch(Recipe.model_json_schema()["properties"]["name"]["pattern"], target.stem):
+        fix = "name a file of letters, digits, dots, - and _, that begins with a letter or digit"
+        raise UserError(Problem(str(target), f'"{target.stem}" cannot be the name of a recipe', fix))
+    write_text(target, _renamed(source, target.stem))
+    click.echo(f"{target}: edit it, then: w2s plan {target}")
+
+
+def _renamed(recipe: Path, name: str) -> str:
+    """The recipe's text under another name, its schema named so that an editor finds it from anywhere."""
+    text, line = recipe.read_text(encoding="utf-8"), yaml.safe_dump({"name": name}).strip()
+    text = re.sub(r"(?<=\$schema=)\S+", lambda found: str((recipe.parent / found[0]).resolve()), text, count=1)
+    return re.sub(r"^name:[ \t]*\S+", lambda _: line, text, count=1, flags=re.MULTILINE)

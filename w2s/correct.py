@@ -5,8 +5,6 @@ It is a run of one stage in a folder beside the output, so a killed one continue
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,19 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from aligner_core.command import option_problems, profile_option
 from aligner_core.configuration import load_profile
 from aligner_core.correctors.parts import Slot, bare, describe, slots
 from aligner_core.data_sources import data_source
 from aligner_core.edits import edit_facts
 from aligner_core.errors import Problem, UserError
-from aligner_core.files import open_atomic, read_json, read_jsonl, write_text
+from aligner_core.files import read_json, read_jsonl
 from aligner_core.generation import FAILED
 from aligner_core.profile import Profile
 from aligner_core.recipe import Corrector, Generation, Role
 from aligner_core.stages import Source, Stage
 from aligner_core.tasks.generate import CORRECTIONS, CorrectAnswers
-from w2s.file_run import STANDARD, rows_in, run_each, run_folder, write_list
+from w2s.file_run import STANDARD, hand_over, input_file, rows_in, run_each, run_folder, write_list
 from w2s.pipeline import model_source
 
 
@@ -38,9 +37,9 @@ from w2s.pipeline import model_source
 @click.option("--output", "target", default=STANDARD, show_default=True, metavar="FILE",
               help="The rows with their corrections, as JSON Lines. FILE.run beside it keeps what a kill would "
               "lose; with - (standard output) nothing is kept.")  # fmt: skip
-@click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file.")
+@profile_option
 @click.option("--generation", "preset", type=click.Choice(["greedy", "published"]), default="greedy",
-              show_default=True, help="published samples as the source did (T 0.3, top-k 10, top-p 0.95, frequency "
+              show_default=True, help="published samples as the paper did (T 0.3, top-k 10, top-p 0.95, frequency "
               "penalty 1.2): its penalty punishes copying.")  # fmt: skip
 @click.option("--max-new-tokens", default=2048, show_default=True, help="Longest correction in tokens.")
 @click.option("--seed", default=0, show_default=True, help="Seed of sampling.")
@@ -52,14 +51,10 @@ def correct(
     settings = read_corrector(corrector)
     generation = Generation.model_validate({"preset": preset, "max_new_tokens": max_new_tokens})
     with run_folder(target) as run:
-        if source == STANDARD:
-            source = str(run / "input.jsonl")
-            write_text(Path(source), sys.stdin.read())
-        stage = correction_stage(settings, source, place, generation, seed)
-        [folder], problems = run_each(run, [stage], place)
-        _deliver(folder, target)
-        if problems:
-            raise UserError(problems)
+        stage = correction_stage(settings, input_file(source, run), place, generation, seed)
+        outcome = run_each(run, [stage], place)
+        _deliver(outcome.folders[0], target)
+        outcome.raise_failures()
 
 
 def read_corrector(text: str) -> Corrector:
@@ -72,14 +67,7 @@ def read_corrector(text: str) -> Corrector:
     try:
         return adapter.validate_python(text)
     except ValidationError as error:
-        raise UserError(
-            Problem(
-                ".".join(["--corrector", *map(str, detail["loc"])]),
-                detail["msg"].removeprefix("Value error, "),
-                "see docs/correctors.md",
-            )
-            for detail in error.errors()
-        ) from None
+        raise UserError(option_problems(error, "see docs/correctors.md", "corrector")) from None
 
 
 def correction_stage(settings: Corrector, answers: str, profile: Profile, generation: Generation, seed: int) -> Stage:
@@ -128,11 +116,8 @@ def _deliver(folder: Path, target: str) -> None:
     if not (folder / CORRECTIONS).is_file():
         return
     rows, failed = read_jsonl(folder / CORRECTIONS), rows_in(folder / FAILED)
-    if target == STANDARD:
-        sys.stdout.write((folder / CORRECTIONS).read_text(encoding="utf-8"))
-    else:
-        with (folder / CORRECTIONS).open(encoding="utf-8") as stream, open_atomic(Path(target)) as output:
-            shutil.copyfileobj(stream, output)
+    hand_over(folder / CORRECTIONS, target)
+    if target != STANDARD:
         write_list(Path(target), ".failed.jsonl", failed)
     manifest = folder / "manifest.json"
     click.echo(summary(rows, len(failed), read_json(manifest)["facts"] if manifest.is_file() else {}), err=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from aligner_core.command import profile_option
 from aligner_core.configuration import load_profile
 from aligner_core.data_sources import data_source
 from aligner_core.errors import Problem, UserError
@@ -22,7 +23,7 @@ from aligner_core.stages import Stage
 from aligner_core.tasks.generate import CORRECTIONS
 from w2s.annotation_sheet import annotated, export_sheet, import_sheet
 from w2s.annotation_task import DROPPED, STEP, AnnotateAnswers
-from w2s.data_commands import renames
+from w2s.data_commands import columns_option, renames
 from w2s.data_steps import deliver, output_problems, source_records
 from w2s.file_run import rows_in, run_each, run_folder, write_list
 from w2s.pipeline import model_source
@@ -46,9 +47,8 @@ Price = tuple[float, float]
               help="Write a sheet for people to fill in: of stage 1, or with --import of stage 2.")  # fmt: skip
 @click.option("--import", "imported", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="CSV",
               help="A sheet that was filled in.")  # fmt: skip
-@click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file.")
-@click.option("--columns", multiple=True, metavar="THEIRS=OURS",
-              help="Rename a column, e.g. prompt=question. May be repeated.")  # fmt: skip
+@profile_option
+@columns_option
 def annotate(
     answers: str, annotator: str | None, target: Path | None, max_new_tokens: int, longest: float,
     price: Price | None, exported: Path | None, imported: Path | None, profile: str, columns: tuple[str, ...],
@@ -112,15 +112,16 @@ def _by_model(
         )  # fmt: skip
         inputs = {"answers": data_source(str(run / "answers.jsonl"), "ANSWERS"),
                   "model": model_source(Role(model=annotator))}  # fmt: skip
-        [folder], problems = run_each(run, [Stage(STEP, task, inputs)], profile)
+        outcome = run_each(run, [Stage(STEP, task, inputs)], profile)
+    folder = outcome.folders[0]
+    problems: list[Problem] = []
     write_list(target, ".failed.jsonl", rows_in(folder / FAILED))
     if (folder / CORRECTIONS).is_file():
         kept, dropped = rows_in(folder / CORRECTIONS), rows_in(folder / DROPPED)
         facts = folder / FACTS
         click.echo(summary(kept, read_json(facts) if facts.is_file() else {}, price))
-        problems += deliver(target, path, STEP, len(records), kept, dropped)
-    if problems:
-        raise UserError(problems)
+        problems = deliver(target, path, STEP, len(records), kept, dropped)
+    outcome.raise_failures(problems)
 
 
 def summary(kept: list[dict[str, Any]], facts: Mapping[str, Any], price: Price | None) -> str:

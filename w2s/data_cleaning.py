@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import Any
 import click
 
 from aligner_core.data_sources import data_source, read_source, size_of, source_file
-from aligner_core.display import open_display
-from aligner_core.errors import Problem, UserError
+from aligner_core.display import open_display, showing
+from aligner_core.errors import UserError
 from aligner_core.progress import State
 from aligner_core.recipe import Leakage
 from aligner_core.records import Question, shortened
 from aligner_core.sifting import Sieve, sift
-from w2s.data_commands import renames
+from w2s.data_commands import columns_option, renames
+from w2s.data_steps import output_problems
 
 GATE = Leakage()
 SHARE = click.FloatRange(0, 1, min_open=True)
@@ -28,8 +28,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """SOURCE, -o and --columns."""
     for decorate in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table."),
-        click.option("--columns", multiple=True, metavar="THEIRS=OURS",
-                     help="Rename a column, e.g. prompt=question. May be repeated."),
+        columns_option,
         click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False),
                      help="Where the kept records go (.jsonl); what falls goes to NAME.dropped.jsonl beside it."),
         click.argument("source"),
@@ -101,12 +100,10 @@ def _sift(step: str, source: str, output: Path, columns: tuple[str, ...], as_jso
     from aligner_core.data_flow import write_flow
     from w2s.data_tables import outcome_text
 
-    if output.suffix != ".jsonl":
-        raise UserError(Problem(f"-o {output}", "is not a .jsonl file", "name a JSON Lines file"))
+    if problems := output_problems(output, source):
+        raise UserError(problems)
     found = data_source(source, "SOURCE")
     path, names = source_file(found.location), renames(columns)
-    if output.resolve() == path.resolve():
-        raise UserError(Problem(f"-o {output}", "is the source itself", "name another file"))
     run = partial(sift, path, found.identity, names, sieve, output)
     size = size_of(str(path), names)
     counts = run(lambda done: None) if as_json else _with_progress(step, size.records if size else 0, run)
@@ -121,12 +118,5 @@ def _sift(step: str, source: str, output: Path, columns: tuple[str, ...], as_jso
 def _with_progress(step: str, total: int, run: Callable[[Callable[[int], None]], dict[str, Any]]) -> dict[str, Any]:
     """A bar in a terminal, plain lines in a log."""
     display = open_display()
-    display.begin(step, 0, 0)
-    started = time.monotonic()
-    try:
-        counts = run(lambda done: display.show(State("comparing", done, total, "records")))
-    except BaseException:
-        display.failed()
-        raise
-    display.finished(time.monotonic() - started)
-    return counts
+    with showing(display, step):
+        return run(lambda done: display.show(State("comparing", done, total, "records")))

@@ -32,14 +32,21 @@ def data() -> None:
     """Make, check, describe and clean data sets. SOURCE is a file, embedded:NAME or hub:ID."""
 
 
+columns_option = click.option(
+    "--columns",
+    multiple=True,
+    metavar="THEIRS=OURS",
+    help="Rename a column, e.g. prompt=question. May be repeated.",
+)
+
+
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """SOURCE..., how to read it, and with which model's tokenizer."""
     for decorate in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."),
         click.option("--template", default=TEMPLATE, show_default=True, help="Correction template."),
         click.option("--model", help="Model whose tokenizer counts tokens: hub id, folder or embedded:NAME."),
-        click.option("--columns", multiple=True, metavar="THEIRS=OURS",
-                     help="Rename a column, e.g. prompt=question. May be repeated."),
+        columns_option,
         click.option("--kind", type=click.Choice(sorted(KINDS)),
                      help="What the records are; by default what their fields say."),
         click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),

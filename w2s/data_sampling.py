@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from aligner_core.command import profile_option
 from aligner_core.configuration import load_profile
 from aligner_core.data_sources import data_source
 from aligner_core.errors import Problem, UserError
@@ -21,7 +22,7 @@ from aligner_core.recipe import Generation, Role
 from aligner_core.records import MAX_CHARACTERS, Question
 from aligner_core.stages import Stage
 from aligner_core.tasks.generate import ANSWERS, AnswerQuestions
-from w2s.data_commands import renames
+from w2s.data_commands import columns_option, renames
 from w2s.data_steps import deliver, output_problems, source_records, with_reason
 from w2s.file_run import rows_in, run_each, run_folder, write_list
 from w2s.pipeline import model_source
@@ -40,15 +41,14 @@ OF_ANSWERS = ("answer", "upstream", "correction", "corrector", "finished", "gene
               help="The answers (.jsonl). What falls goes to NAME.dropped.jsonl beside it; FILE.run keeps what a kill "
               "would lose.")  # fmt: skip
 @click.option("--generation", "preset", type=click.Choice(["published", "greedy"]), default="published",
-              show_default=True, help="published samples as the source did: T 0.5, top-k 10, top-p 0.95, repetition "
+              show_default=True, help="published samples as the paper did: T 0.5, top-k 10, top-p 0.95, repetition "
               "penalty 1.1.")  # fmt: skip
 @click.option("--max-new-tokens", type=click.IntRange(1), default=2048, show_default=True,
               help="Longest answer in tokens.")  # fmt: skip
 @click.option("--keep-unfinished", is_flag=True, help="Keep answers that were cut by the length limit, too.")
 @click.option("--seed", default=0, show_default=True, help="Seed of sampling.")
-@click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file.")
-@click.option("--columns", multiple=True, metavar="THEIRS=OURS",
-              help="Rename a column, e.g. prompt=question. May be repeated.")  # fmt: skip
+@profile_option
+@columns_option
 def sample(
     questions: str, upstreams: tuple[str, ...], target: Path, preset: str, max_new_tokens: int,
     keep_unfinished: bool, seed: int, profile: str, columns: tuple[str, ...],
@@ -67,12 +67,12 @@ def sample(
     with run_folder(str(target)) as run:
         write_jsonl(run / "questions.jsonl", (question_row(record) for record in asked))
         stages = [answer_stage(name, run / "questions.jsonl", place, generation, seed) for name in upstreams]
-        folders, problems = run_each(run, stages, place)
+        outcome = run_each(run, stages, place)
     settings = sampling_row(generation, seed)
     kept: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    for number, (name, folder) in enumerate(zip(upstreams, folders, strict=True), 1):
+    for number, (name, folder) in enumerate(zip(upstreams, outcome.folders, strict=True), 1):
         for row in rows_in(folder / ANSWERS):
             # One question has several answers, and an id is used once.
             row = {**row, "id": f"{number}/{row['id']}", "sampling": settings}
@@ -81,9 +81,8 @@ def sample(
         failed += [{**row, "id": f"{number}/{row['id']}", "upstream": name} for row in rows_in(folder / FAILED)]
     write_list(target, ".failed.jsonl", failed)
     if kept or dropped:
-        problems += deliver(target, path, STEP, len(asked) * len(upstreams), kept, dropped)
-    if problems:
-        raise UserError(problems)
+        problems = deliver(target, path, STEP, len(asked) * len(upstreams), kept, dropped)
+    outcome.raise_failures(problems)
 
 
 def upstream_problems(upstreams: tuple[str, ...]) -> list[Problem]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aligner_core.display import open_display
 from aligner_core.errors import Problem, UserError
-from aligner_core.files import read_jsonl, write_jsonl
+from aligner_core.files import open_atomic, read_jsonl, write_jsonl, write_text
 from aligner_core.profile import Profile
-from aligner_core.runner import run_stages
+from aligner_core.runner import StageError, run_stages
 from aligner_core.stages import Stage, stage_folder
 
 STANDARD = "-"  # standard input or output
@@ -32,24 +34,59 @@ def run_folder(target: str) -> Iterator[Path]:
     yield run
 
 
-def run_each(run: Path, stages: Sequence[Stage], profile: Profile) -> tuple[list[Path], list[Problem]]:
-    """Run every stage, also where another one failed.
+def input_file(source: str, run: Path) -> str:
+    """The file to read; what comes by standard input is first written into the run's folder."""
+    if source != STANDARD:
+        return source
+    path = run / "input.jsonl"
+    write_text(path, sys.stdin.read())
+    return str(path)
 
-    Returns:
-        the stages' folders, with what there is even of those that failed, and all problems.
-    """
+
+def hand_over(result: Path, target: str) -> None:
+    """Copy what a stage wrote to where it was asked for."""
+    output = nullcontext(sys.stdout) if target == STANDARD else open_atomic(Path(target))
+    with result.open(encoding="utf-8") as stream, output as written:
+        shutil.copyfileobj(stream, written)
+
+
+@dataclass
+class Outcome:
+    """The folders of stages, with what there is even of those that failed, and what went wrong."""
+
+    folders: list[Path] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    crashes: list[str] = field(default_factory=list)
+
+    def raise_failures(self, more: Iterable[Problem] = ()) -> None:
+        """
+        Raises:
+            StageError: with everything that went wrong, if a stage crashed.
+            UserError: with all problems, if there are only such.
+        """
+        problems = list(dict.fromkeys([*self.problems, *more]))
+        if self.crashes:
+            raise StageError("\n".join([*self.crashes, *map(str, problems)]))
+        if problems:
+            raise UserError(problems)
+
+
+def run_each(run: Path, stages: Sequence[Stage], profile: Profile) -> Outcome:
+    """Run every stage, also where another one failed; the caller delivers what there is, then raises the failures."""
     display = open_display(sys.stderr)
-    folders: list[Path] = []
-    problems: list[Problem] = []
+    outcome = Outcome()
     for stage in stages:
         folder = stage_folder(run, stage)
         try:
             run_stages(run, [stage], profile, display)
-        except UserError as error:
-            problems += error.problems
+        except (UserError, StageError) as error:
             folder = folder.with_name(folder.name + ".partial")
-        folders.append(folder)
-    return folders, list(dict.fromkeys(problems))
+            if isinstance(error, UserError):
+                outcome.problems += error.problems
+            else:
+                outcome.crashes.append(str(error))
+        outcome.folders.append(folder)
+    return outcome
 
 
 def rows_in(path: Path) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +19,7 @@ from aligner_core.answers import Field, pair_up
 from aligner_core.command import write_report
 from aligner_core.configuration import load_profile
 from aligner_core.data_files import read_rows
-from aligner_core.display import open_display
+from aligner_core.display import open_display, showing
 from aligner_core.engines.protocol import Completion, Prompt, Sampling
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import cache_folder, digest, read_jsonl, write_jsonl
@@ -29,6 +30,11 @@ from aligner_core.progress import State
 from w2s.file_run import write_list
 from w2s.human_labels import export_pairs, import_labels
 from w2s.judged_sides import judged_file, open_side, score_key
+
+if TYPE_CHECKING:
+    from aligner_core.judging.comparison import Pair, Request
+
+VERDICTS, UNPARSED = ".verdicts.jsonl", ".unparsed.jsonl"  # beside the comparison
 
 
 @click.command()
@@ -73,23 +79,12 @@ def judge(
     A and B are Q-A or Q-A-C files, outputs of AlpacaEval, or RUN:SYSTEM, a system of a run (RUN:student RUN:upstream).
     The same command continues an interrupted one.
     """
-    from aligner_core.judging.comparison import (
-        agreements,
-        compare,
-        estimate_line,
-        in_words,
-        read_replies,
-        reasons,
-        requests_of,
-        usage_line,
-        verdict_row,
-    )
+    from aligner_core.judging.comparison import requests_of
 
     left, right = open_side(a, field_a), open_side(b, field_b)
     first, second = left.answers, right.answers
     names = _names(first.system, second.system, Path(a), Path(b), field_a, field_b)
     pairs = pair_up(first, second)
-    run = left.run if left.run and left.run == right.run and model and not estimate else None
     click.echo(
         f"{len(pairs):,} questions in both ({len(first.answers):,} in A, {len(second.answers):,} in B)", err=True
     )
@@ -101,6 +96,7 @@ def judge(
         if not exported:
             raise UserError(Problem("--judge", "names no model", "write --judge http://HOST/v1#NAME, or --export CSV"))
         return
+    run = left.run if left.run == right.run else None
     if run:
         target = target or judged_file(run, names, model)
     _check(model, target)
@@ -108,47 +104,92 @@ def judge(
     scores = {**left.scores, **right.scores, **_read_scores(score_files)}
     sampling = Sampling(max_new_tokens)
     requests = {axis: requests_of(axis, pairs, orders, model, sampling, seed) for axis in dict.fromkeys(axes)}
-    replies = Replies(cache or cache_folder() / "replies.sqlite")
-    try:
-        every = [request for chosen in requests.values() for request in chosen]
-        kept = {request.key: reply for request in every if (reply := replies.find(request.key))}
-        missing = [(request.key, request.prompt) for request in every if request.key not in kept]
-        click.echo(estimate_line(len(every), missing, max_new_tokens, price), err=True)
-        if estimate:
-            return
-        asked = _ask(model, profile, replies, missing, sampling)
-    finally:
-        replies.close()
-    if asked:
-        click.echo(usage_line(list(asked.values()), price), err=True)
-    rows, verdicts, unparsed, failures = [], [], [], []
-    for axis, chosen in requests.items():
-        judged, without = read_replies(pairs, chosen, kept | asked)
-        unparsed += [{"axis": axis, **row} for row in without]
-        verdicts += [verdict_row(axis, pair, item) for pair, item in zip(pairs, judged, strict=True)]
-        lost = sum(item.outcome is None for item in judged)
-        if lost > max_failed * len(pairs):
-            failures.append(f"{axis}: {lost:,} of {len(pairs):,} pairs have no verdict ({reasons(without)})")
-            continue
-        others = agreements(axis, pairs, judged, labels, scores)
-        row = {**compare(names, axis, judged), "judge": model, "orders": orders, "agreement": others.row()}
-        rows.append({**row, "words": [*in_words(row, judged), *others.in_words()]})
-        click.echo("\n  ".join(rows[-1]["words"]))
-    write_list(target, ".unparsed.jsonl", unparsed)
-    if failures:
-        told = "\n".join(failures)
-        fix = "No rate is printed. The same command asks again what failed; --max-failed sets the budget."
-        raise click.ClickException(f"more than {100 * max_failed:g} % failed\n{told}\n{fix}")
+    replies = _replies([request for chosen in requests.values() for request in chosen], model, sampling,
+                       profile, cache, price, estimate)  # fmt: skip
+    if replies is None:
+        return
+    stages = sorted(left.stages | right.stages)
+    told = {"judge": model, "orders": orders, "stages": stages}
+    found = _judged(names, pairs, requests, replies, labels, scores, told, max_failed)
     if target:
-        write_list(target, ".verdicts.jsonl", verdicts)
-        write_jsonl(target, [*_of_other_axes(target, axes), *rows] if run else rows)
+        _leave(target, found, _of_other_axes(target, axes, stages) if run else {})
+    if found.failures:
+        fix = "No rate is printed. The same command asks again what failed; --max-failed sets the budget."
+        raise click.ClickException("\n".join([*found.failures, fix]))
     if run and (run / "report.json").is_file():
         write_report(run, open_display(sys.stderr))
 
 
-def _of_other_axes(target: Path, axes: Sequence[str]) -> list[dict[str, Any]]:
-    """What the same judge said of the same systems before, on axes that are not judged now."""
-    return [row for row in read_jsonl(target) if row["axis"] not in axes] if target.is_file() else []
+def _replies(
+    requests: Sequence[Request], model: str, sampling: Sampling, profile: str, cache: Path | None,
+    price: tuple[float, float] | None, estimate: bool,
+) -> dict[str, Completion] | None:  # fmt: skip
+    """All replies by their request's key, kept from before or asked for now; None where an estimate is all."""
+    from aligner_core.judging.comparison import estimate_line, usage_line
+
+    with closing(Replies(cache or cache_folder() / "replies.sqlite")) as replies:
+        kept = {request.key: reply for request in requests if (reply := replies.find(request.key))}
+        missing = [(request.key, request.prompt) for request in requests if request.key not in kept]
+        click.echo(estimate_line(len(requests), missing, sampling.max_new_tokens, price), err=True)
+        if estimate:
+            return None
+        asked = _ask(model, profile, replies, missing, sampling)
+    if asked:
+        click.echo(usage_line(list(asked.values()), price), err=True)
+    return kept | asked
+
+
+@dataclass
+class Found:
+    """What the replies say: a comparison per axis, or the axis among the failures; verdicts; replies without one."""
+
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    unparsed: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _judged(
+    names: tuple[str, str], pairs: Sequence[Pair], requests: Mapping[str, Sequence[Request]],
+    replies: Mapping[str, Completion], labels: Mapping[int, int], scores: Mapping[tuple[str, str], Mapping[str, Any]],
+    told: Mapping[str, Any], max_failed: float,
+) -> Found:  # fmt: skip
+    """Read the replies, axis by axis, and print what they say; `told` goes into every comparison."""
+    from aligner_core.judging.comparison import agreements, compare, in_words, read_replies, reasons, verdict_row
+
+    found = Found()
+    for axis, chosen in requests.items():
+        judged, without = read_replies(pairs, chosen, replies)
+        found.unparsed += [{"axis": axis, **row} for row in without]
+        found.verdicts += [verdict_row(axis, pair, item) for pair, item in zip(pairs, judged, strict=True)]
+        lost = sum(item.outcome is None for item in judged)
+        if lost > max_failed * len(pairs):
+            what = f"{axis}: {lost:,} of {len(pairs):,} pairs have no verdict ({reasons(without)})"
+            found.failures.append(f"{what}, which is more than {100 * max_failed:g} %")
+            continue
+        others = agreements(axis, pairs, judged, labels, scores)
+        row = {**compare(names, axis, judged), **told, "agreement": others.row()}
+        words = [*in_words(row, judged), *others.in_words()]
+        found.comparisons.append({**row, "words": words})
+        click.echo("\n  ".join(words))
+    return found
+
+
+def _of_other_axes(target: Path, axes: Sequence[str], stages: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """What the same judge said of the same answers on axes that are not judged now, by the ending of the file."""
+    paths = {ending: Path(f"{target}{ending}") for ending in ("", VERDICTS, UNPARSED)}
+    rows = {ending: read_jsonl(path) if path.is_file() else [] for ending, path in paths.items()}
+    if any(row.get("stages") != stages for row in rows[""]):
+        return {}
+    return {ending: [row for row in found if row["axis"] not in axes] for ending, found in rows.items()}
+
+
+def _leave(target: Path, found: Found, others: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Write what was found after what there is of `others`; where an axis failed, unparsed replies alone."""
+    write_list(target, UNPARSED, [*others.get(UNPARSED, []), *found.unparsed])
+    if not found.failures:
+        write_list(target, VERDICTS, [*others.get(VERDICTS, []), *found.verdicts])
+        write_jsonl(target, [*others.get("", []), *found.comparisons])
 
 
 def _ask(
@@ -160,20 +201,13 @@ def _ask(
 
     place = load_profile(profile).endpoints
     display = open_display(sys.stderr)
-    display.begin("judging", 0, 0)
-    started = time.monotonic()
     total = len(dict(missing))
 
     def show(done: int) -> None:
         display.show(State("asking", done, total, "requests"))
 
-    try:
-        made = ask(OpenAIEngine(model, place), replies, missing, sampling, 4 * place.concurrency, show)
-    except BaseException:
-        display.failed()
-        raise
-    display.finished(time.monotonic() - started)
-    return made
+    with showing(display, "judging"):
+        return ask(OpenAIEngine(model, place), replies, missing, sampling, 4 * place.concurrency, show)
 
 
 def _read_scores(files: Sequence[Path]) -> dict[tuple[str, str], dict[str, Any]]:

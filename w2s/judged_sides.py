@@ -19,11 +19,15 @@ JUDGED = "judged"
 
 @dataclass(frozen=True)
 class Side:
-    """One system's answers; of a run, with the run's folder and the scores by question and text."""
+    """One system's answers; of a run, with its folder, the scores by question and text, and the stages they are from.
+
+    `stages` holds identities: when the answers change, so do they.
+    """
 
     answers: AnswerFile
     run: Path | None = None
     scores: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    stages: frozenset[str] = frozenset()
 
 
 def open_side(name: str, which: Field | None) -> Side:
@@ -37,13 +41,14 @@ def open_side(name: str, which: Field | None) -> Side:
     folder, _, system = name.rpartition(":")
     if not folder or not (Path(folder) / "run.json").is_file():
         raise UserError(Problem(name, "is neither a file nor a system of a run", "name a file, or RUN:SYSTEM"))
-    rows = _scored(Path(folder))
-    chosen = [row for row in rows if row["system"] == system]
+    scored = _scored(Path(folder))
+    chosen = [(stage, row) for stage, row in scored if row["system"] == system]
     if not chosen:
-        known = ", ".join(dict.fromkeys(row["system"] for row in rows))
+        known = ", ".join(dict.fromkeys(row["system"] for _, row in scored))
         raise UserError(Problem(name, f'the run has no system "{system}"', f"name one of: {known}"))
-    answers = AnswerFile(system, [_answered(row) for row in chosen])
-    return Side(answers, Path(folder).resolve(), {score_key(row): row for row in chosen})
+    answers = AnswerFile(system, [_answered(row) for _, row in chosen])
+    scores = {score_key(row): row for _, row in chosen}
+    return Side(answers, Path(folder).resolve(), scores, frozenset(stage for stage, _ in chosen))
 
 
 def score_key(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -55,28 +60,26 @@ def score_key(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def judged_file(run: Path, names: tuple[str, str], judge: str) -> Path:
     """Where a run keeps what a judge says of two of its systems."""
-    (run / JUDGED).mkdir(exist_ok=True)
     name = f"{names[0]}-against-{names[1]}-by-{judge.rpartition('#')[2]}"
     return run / JUDGED / (re.sub(r"[^\w.@-]", "_", name) + ".jsonl")
 
 
-def _scored(run: Path) -> list[dict[str, Any]]:
-    """The scores of a run's first seed; a main table has a stage of them for each cell.
+def _scored(run: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The scores of a run's first seed, each with its stage's identity; a main table has a stage for each cell.
 
     Raises:
         UserError: if they are not there yet.
     """
     seed = min(read_json(run / "recipe.json")["seeds"])
     named = re.compile(rf"scores-(?:.*-)?s{seed}")
-    folders = [
-        run / stage["folder"] for stage in read_json(run / "run.json")["stages"] if named.fullmatch(stage["name"])
-    ]
-    missing = [folder.name for folder in folders if not (folder / SCORES).is_file()]
-    if missing or not folders:
+    stages = [stage for stage in read_json(run / "run.json")["stages"] if named.fullmatch(stage["name"])]
+    files = {stage["identity"]: run / stage["folder"] / SCORES for stage in stages}
+    missing = [file.parent.name for file in files.values() if not file.is_file()]
+    if missing or not files:
         raise UserError(
             Problem(str(run), f"is not finished: {', '.join(missing) or 'no scores'}", "run its recipe again")
         )
-    return [row for folder in folders for row in read_jsonl(folder / SCORES)]
+    return [(identity, row) for identity, file in files.items() for row in read_jsonl(file)]
 
 
 def _answered(row: Mapping[str, Any]) -> Answered:

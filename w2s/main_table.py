@@ -51,22 +51,28 @@ class QuestionsOfSet(Task):
 
 
 class GivenAnswers(Task):
-    """The answers that a file holds to `questions`, matched by what is asked. One that is missing is an error."""
+    """The answers that a file holds to `questions`, matched by what is asked. One that is missing is an error.
 
-    version: ClassVar[int] = 1
+    Of several answers to a question, the first is taken.
+    """
+
+    version: ClassVar[int] = 2
     upstream: str
 
     def run(self, stage: StageContext) -> None:
         location = stage.inputs["answers"]["location"]
-        given = {question_key(row.asked): row.text for row in read_answers(stage.file("answers"), "answer").answers}
+        answers = read_answers(stage.file("answers"), "answer").answers
+        given = {question_key(row.asked): row for row in reversed(answers)}
         questions = read_records(stage.file("questions"), Question)
         missing = [row for row in questions if question_key(row.asked) not in given]
         if missing:
             what = f"answers {len(questions) - len(missing)} of {len(questions)} questions; the first without: "
             fix = "ask the model these too, or lower data.limits.evaluation"
             raise UserError(Problem(location, what + missing[0].id, fix))
+        found = [given[question_key(row.asked)] for row in questions]
         rows = [
-            {**row.row(), "answer": given[question_key(row.asked)], "upstream": self.upstream} for row in questions
+            {**row.row(), "answer": answer.text, "upstream": self.upstream, "finished": answer.finished}
+            for row, answer in zip(questions, found, strict=True)
         ]
         write_jsonl(stage.folder / ANSWERS, rows)
         stage.facts["answers"] = len(rows)
@@ -107,18 +113,19 @@ class MainTable:
             raise UserError(problems)
 
     def _cell(self, name: str, upstream: Upstream, asked: AskedSet, seed: int) -> Stage:
-        answers = self._answers(name, upstream, asked, seed).output(ANSWERS)
-        systems = {"upstream": answers, **self._builder.corrected(f"{name}-{asked.name}", answers, seed)}
+        answers = self._answers(name, upstream, asked, seed)
+        systems = {"upstream": answers, **self._builder.corrected(f"{name}-{asked.name}", answers, asked.size, seed)}
         named = {f"{system}{OF}{name}": texts for system, texts in systems.items()}
         return self._builder.scores(named, seed, f"scores-{name}-{asked.name}", asked.questions, asked.size)
 
-    def _answers(self, name: str, upstream: Upstream, asked: AskedSet, seed: int) -> Stage:
+    def _answers(self, name: str, upstream: Upstream, asked: AskedSet, seed: int) -> Artifact:
         stage = f"answers-{name}-{asked.name}"
         if upstream.model:
             return self._builder.ask(stage, name, upstream.model, asked.questions, asked.size, seed)
         assert upstream.answers is not None
         source = data_source(upstream.answers, f"upstreams.{name}.answers")
-        return Stage(stage, GivenAnswers(upstream=name), {"answers": source, "questions": asked.questions})
+        task = GivenAnswers(upstream=name)
+        return Stage(stage, task, {"answers": source, "questions": asked.questions}).output(ANSWERS)
 
     @cached_property
     def _sets(self) -> list[AskedSet]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aligner_core.correctors.parts import Slot, bare, describe, slots
+from aligner_core.correctors.parts import Slot, bare, describe, draws, slots
 from aligner_core.data_sources import data_source
 from aligner_core.errors import Problem, UserError
 from aligner_core.model_ids import model_identity, parse_endpoint
@@ -20,20 +20,19 @@ from aligner_core.recipe import (
     Recipe,
     Role,
     Roles,
-    ScoreModelSection,
     Shape,
     Training,
     WarmUp,
 )
 from aligner_core.shapes import shape_of
-from aligner_core.stages import Artifact, Source, Stage, Task, in_order
+from aligner_core.stages import Artifact, Source, Stage, in_order
 from aligner_core.tasks.generate import ANSWERS, CORRECTIONS, AnswerQuestions, CorrectAnswers
-from aligner_core.tasks.score import ScoreAnswers, TrainScorer
-from aligner_core.tasks.score_models import TrainCostModel, TrainRewardModel
+from aligner_core.tasks.score import ScoreAnswers
 from aligner_core.tasks.train import MODEL, AlignerPhase, TrainAligner, TrainToAnswer
 from aligner_core.work import EndpointWork, GenerationWork, ScoringWork, Step, Steps, TrainingWork
 from w2s.main_table import MainTable
-from w2s.prepare import EVALUATION, INSTRUCTIONS, PREFERENCES, QUERIES, SAFETY, STRONG, WEAK, PrepareData, SourceUse
+from w2s.prepare import EVALUATION, INSTRUCTIONS, PREFERENCES, QUERIES, STRONG, WEAK, PrepareData, SourceUse
+from w2s.scorers import Scorers
 from w2s.sizes import planned_sizes
 from w2s.students import Students
 
@@ -69,6 +68,7 @@ class StageBuilder:
         self.sizes = planned_sizes(recipe)
         self.precision = profile.precision
         self.engine = profile.generation.engine
+        self.scorers = Scorers(self)
         self._find_sources()
 
     def _find_sources(self) -> None:
@@ -112,30 +112,34 @@ class StageBuilder:
     def weak_to_strong(self, seed: int) -> Stage:
         """Scores of upstream, aligned and its arms, floor, student and ceiling on the held-out questions."""
         upstream = self.upstream_answers("eval", EVALUATION, seed)
-        systems = {"upstream": upstream, **self.corrected("eval", upstream, seed)}
+        systems = {"upstream": upstream, **self.corrected("eval", upstream, self.sizes.evaluation, seed)}
         if self.recipe.student:
             systems |= self._strong_systems(seed)
         return self.scores(systems, seed)
 
-    def corrected(self, name: str, answers: Artifact, seed: int) -> dict[str, Artifact]:
+    def corrected(self, name: str, answers: Artifact, rows: int, seed: int) -> dict[str, Artifact]:
         """Held-out answers corrected by the Aligner, by its arms and by what is compared, under the systems' names."""
-        systems = {"aligned": self.correct(f"aligned-{name}-s{seed}", answers, seed)}
+        systems = {"aligned": self.correct(f"aligned-{name}-s{seed}", answers, rows, seed)}
         for arm in self.recipe.arms:
             recipe = self.recipe.model_copy(update={"aligner": self.recipe.arm(arm)})
             builder = StageBuilder(recipe, self.profile, f"{arm}-")
-            systems[f"aligned_{arm}"] = builder.correct(f"aligned-{arm}-{name}-s{seed}", answers, seed)
+            systems[f"aligned_{arm}"] = builder.correct(f"aligned-{arm}-{name}-s{seed}", answers, rows, seed)
         for compared, corrector in self.recipe.compared.items():
-            systems[COMPARED + compared] = self.correct(f"by-{compared}-{name}-s{seed}", answers, seed, corrector)
+            stage = f"by-{compared}-{name}-s{seed}"
+            systems[COMPARED + compared] = self.correct(stage, answers, rows, seed, corrector)
         return systems
 
     def _strong_systems(self, seed: int) -> dict[str, Artifact]:
         assert self.recipe.student is not None
-        trained = (
-            self._weak_to_strong(seed) if self.recipe.student.learns_from == "weak_labels" else self._baselines(seed)
-        )
-        return {name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed) for name, stage in trained.items()}
+        by_weak_labels = self.recipe.student.learns_from == "weak_labels"
+        trained = self._by_weak_labels(seed) if by_weak_labels else self._by_other_data(seed)
+        role = {"floor": "aligner"}
+        return {
+            name: self.answer(f"{name}-eval-s{seed}", stage, EVALUATION, seed, role.get(name, "upstream"))
+            for name, stage in trained.items()
+        }
 
-    def _weak_to_strong(self, seed: int) -> dict[str, Stage]:
+    def _by_weak_labels(self, seed: int) -> dict[str, Stage]:
         """Floor, ceiling and a student by each method; where there are further questions, one more by SFT on both."""
         floor, training = self.floor_training(), self.student_training
         trained = {"floor": self.train_to_answer(f"floor-s{seed}", "aligner", self.part(WEAK), floor, seed)}
@@ -149,11 +153,12 @@ class StageBuilder:
         trained["ceiling"] = self.train_to_answer(f"ceiling-s{seed}", "upstream", self.part(STRONG), training, seed)
         return trained
 
-    def _baselines(self, seed: int) -> dict[str, Stage]:
+    def _by_other_data(self, seed: int) -> dict[str, Stage]:
         """A student by each method, of the data that the Aligner learns from, or of preferences."""
         assert self.recipe.student is not None
-        records = self.part(WEAK if self.recipe.student.learns_from == "corrections" else PREFERENCES)
-        students = Students(self, "student", seed, self.upstream, self.sizes.weak)
+        part = WEAK if self.recipe.student.learns_from == "corrections" else PREFERENCES
+        records = self.part(part)
+        students = Students(self, "student", seed, self.upstream, self.rows_of(part))
         labels = students.labels(f"labels-s{seed}", {"corrections": records})
         return students.by_each_method(labels, records)
 
@@ -172,27 +177,21 @@ class StageBuilder:
         inputs: dict[str, Artifact | Source] = {
             **systems,
             "questions": questions or self.part(EVALUATION),
-            "scorer": scorer or self.scorer(),
+            "scorer": scorer or self.scorers.evaluating(),
             "embedder": self.models["embedder"],
         }
         rows = len(systems) * (asked or self.sizes.evaluation)
-        work = ScoringWork(self.shapes["scorer"], rows, self.sizes.question + self.sizes.text)
+        work = ScoringWork((self.shapes["scorer"],), rows, self.sizes.question + self.sizes.text)
         return Stage(f"{name}-s{seed}", task, inputs, work)
 
-    def ask(self, name: str, upstream: str, role: Role, questions: Artifact, rows: int, seed: int) -> Stage:
-        """A model from outside answers questions, loaded here or served by others."""
-        seed = self.sampling_seed(seed)
-        task = AnswerQuestions(
-            upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
-        )
+    def ask(self, name: str, upstream: str, role: Role, questions: Artifact, rows: int, seed: int) -> Artifact:
+        """The answers of a model from outside, loaded here or served by others."""
         if parse_endpoint(role.model):
             work: Step = EndpointWork(rows, self.sizes.question, self.sizes.text)
         else:
-            longest = self.sizes.question + self.generation.max_new_tokens
             shape = shape_of(role, f"upstreams.{upstream}.model")
-            work = GenerationWork(shape, rows, self.sizes.question, self.sizes.text, longest)
-        name = f"{name}-s{seed}" if seed else name
-        return Stage(name, task, {"model": model_source(role), "questions": questions}, work)
+            work = self._generation_work(shape, rows, self.sizes.question)
+        return self._ask(self._shared(name, seed), upstream, model_source(role), questions, work, seed)
 
     @property
     def upstream(self) -> Artifact | Source:
@@ -205,48 +204,45 @@ class StageBuilder:
         inputs: dict[str, Artifact | Source] = {"model": self.models["upstream"], "records": self.part(INSTRUCTIONS)}
         return Stage("upstream-sft", task, inputs, work).output(MODEL)
 
-    def score_models(self, cost_weight: float) -> dict[str, Artifact | Source]:
-        """What filters and PPO score with, as inputs of a stage; a cost that does not count is not learnt."""
-        reward = {"reward": self.reward_model()}
-        return {**reward, "cost": self.cost_model()} if cost_weight > 0 else reward
-
     def upstream_answers(self, name: str, part: str, seed: int) -> Artifact:
         """The upstream's own answers, given or sampled; shared by all seeds where decoding has none."""
         if self.recipe.data.answers == "given":
             return self.part(part)
-        seed = self.sampling_seed(seed)
-        suffix = f"-s{seed}" if seed else ""
-        return self._answers(f"upstream-{name}{suffix}", "upstream", self.upstream, part, seed)
+        work = self._generation_work(self.shapes["upstream"], self.rows_of(part), self.sizes.question)
+        name = self._shared(f"upstream-{name}", seed)
+        return self._ask(name, "upstream", self.upstream, self.part(part), work, seed)
 
-    def answer(self, name: str, trained: Stage, part: str, seed: int) -> Artifact:
-        """A trained model's answers to a part of the data."""
-        return self._answers(name, trained.name, trained.output(MODEL), part, self.sampling_seed(seed))
+    def answer(self, name: str, trained: Stage, part: str, seed: int, role: str = "upstream") -> Artifact:
+        """The answers to a part of the data by a model that was trained from a role's."""
+        work = self._generation_work(self.shapes[role], self.rows_of(part), self.sizes.question)
+        return self._ask(name, trained.name, trained.output(MODEL), self.part(part), work, seed)
 
-    def _answers(self, name: str, upstream: str, model: Artifact | Source, part: str, seed: int) -> Artifact:
+    def _ask(
+        self, name: str, upstream: str, model: Artifact | Source, questions: Artifact, work: Step, seed: int
+    ) -> Artifact:
         task = AnswerQuestions(
-            upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine, seed=seed
-        )
-        role = "aligner" if upstream.startswith("floor") else "upstream"
-        work = self._generation_work(role, self.rows_of(part), self.sizes.question)
-        return Stage(name, task, {"model": model, "questions": self.part(part)}, work).output(ANSWERS)
+            upstream=upstream, generation=self.generation, precision=self.precision, engine=self.engine,
+            seed=self.sampling_seed(seed),
+        )  # fmt: skip
+        return Stage(name, task, {"model": model, "questions": questions}, work).output(ANSWERS)
 
     def rows_of(self, part: str) -> int:
         """How many records a part will have."""
-        sizes = self.sizes
-        return {WEAK: sizes.weak, STRONG: sizes.strong, QUERIES: sizes.queries, EVALUATION: sizes.evaluation}[part]
+        rows: int = getattr(self.sizes, part.removesuffix(".jsonl"))
+        return rows
 
     def correct(
-        self, name: str, answers: Artifact, seed: int, corrector: Corrector | None = None, draw: int = 0
+        self, name: str, answers: Artifact, rows: int, seed: int, corrector: Corrector | None = None, draw: int = 0
     ) -> Artifact:
-        """The corrections of a model's answers, by the recipe's corrector or another; each `draw` samples anew."""
+        """The corrections of so many answers, by the recipe's corrector or another; each `draw` samples anew."""
         settings = corrector or self.recipe.corrector
+        drawn = (seed if draws(settings) else self.sampling_seed(seed)) + draw * DRAWS_APART
         task = CorrectAnswers(
             corrector=bare(settings), name=describe(bare(settings)), generation=self.generation,
-            precision=self.precision, engine=self.engine, seed=self.sampling_seed(seed) + draw * DRAWS_APART,
+            precision=self.precision, engine=self.engine, seed=drawn,
         )  # fmt: skip
         needed = list(slots(settings))
         inputs = {"answers": answers, **{slot.name: self._slot_input(slot, seed) for slot in needed}}
-        rows = getattr(answers.stage.work, "rows", self.sizes.evaluation)
         work = Steps(tuple(self._slot_work(slot, rows) for slot in needed if slot.what != "records"))
         return Stage(name, task, inputs, work).output(CORRECTIONS)
 
@@ -262,23 +258,21 @@ class StageBuilder:
             case "prompted":
                 return self.upstream
             case "scorer":
-                return self.selector()
+                return self.scorers.selector()
             case "records":
                 return self.part(WEAK)
 
     def _slot_work(self, slot: Slot, rows: int) -> Step:
-        tokens = self.sizes.question + self.sizes.text
+        rows, tokens = slot.passes * rows, self.sizes.question + self.sizes.text
         role = {"aligner": "aligner", "prompted": "upstream", "scorer": "scorer"}[slot.what]
         shape = self.shapes[role]
         if isinstance(slot.given, Role):
             if parse_endpoint(slot.given.model):
-                return EndpointWork(slot.passes * rows, tokens + INSTRUCTION_TOKENS, self.sizes.text)
+                return EndpointWork(rows, tokens + INSTRUCTION_TOKENS, self.sizes.text)
             shape = shape_of(slot.given, slot.name)
         if slot.what == "scorer":
-            return ScoringWork(shape, slot.passes * rows, tokens)
-        prompt = tokens + INSTRUCTION_TOKENS
-        longest = prompt + self.generation.max_new_tokens
-        return GenerationWork(shape, slot.passes * rows, prompt, self.sizes.text, longest)
+            return ScoringWork((shape,), rows, tokens)
+        return self._generation_work(shape, rows, tokens + INSTRUCTION_TOKENS)
 
     def aligner_records(self) -> Artifact:
         """What the Aligner is trained on."""
@@ -312,10 +306,12 @@ class StageBuilder:
 
     def _label_inputs(self, seed: int, with_queries: bool) -> dict[str, Artifact | Source]:
         answers = self.upstream_answers("labels", STRONG, seed)
-        inputs: dict[str, Artifact | Source] = {"corrections": self.correct(f"corrections-s{seed}", answers, seed)}
+        corrections = self.correct(f"corrections-s{seed}", answers, self.sizes.strong, seed)
+        inputs: dict[str, Artifact | Source] = {"corrections": corrections}
         if with_queries:
             more = self.upstream_answers("queries", QUERIES, seed)
-            inputs["corrections_queries"] = self.correct(f"corrections-queries-s{seed}", more, seed)
+            name = f"corrections-queries-s{seed}"
+            inputs["corrections_queries"] = self.correct(name, more, self.sizes.queries, seed)
         return inputs
 
     def train_to_answer(
@@ -335,54 +331,6 @@ class StageBuilder:
         own = self.upstream if role == "upstream" else self.models[role]
         return Stage(name, task, {"model": start or own, "records": records}, work)
 
-    def scorer(self) -> Artifact:
-        """One evaluating scorer for the whole experiment; it sees all ground truth and no held-out question."""
-        parts = (WEAK,) if self.recipe.data.weak_share == 1 else (WEAK, STRONG)
-        return self._scorer("scorer", parts, self.recipe.scorer.seed)
-
-    def selector(self) -> Artifact:
-        """The scorer that correctors may use: other data than the evaluating one (W alone), and another seed."""
-        return self._scorer("selector", (WEAK,), self.recipe.scorer.seed + 1)
-
-    def reward_model(self) -> Artifact | Source:
-        """The reward model of filters and PPO: the role's, or one that learns from W and from data.preferences."""
-        if self.recipe.roles.reward:
-            return self.models["reward"]
-        section, records = self.recipe.reward, {"records": self.part(WEAK)}
-        if self.recipe.data.preferences:
-            records["preferences"] = self.part(PREFERENCES)
-        task = TrainRewardModel(section=section, precision=self.precision, seed=section.seed)
-        return self._score_model("reward", task, section, records, self.sizes.weak + self.sizes.preferences)
-
-    def cost_model(self) -> Artifact | Source:
-        """The cost model of filters and PPO: the role's, or one that learns from W and from data.safety."""
-        if self.recipe.roles.cost:
-            return self.models["cost"]
-        section, records = self.recipe.cost, {"records": self.part(WEAK)}
-        if self.recipe.data.safety:
-            records["safety"] = self.part(SAFETY)
-        task = TrainCostModel(section=section, precision=self.precision, seed=section.seed)
-        return self._score_model("cost", task, section, records, self.sizes.weak + self.sizes.safety)
-
-    def _scorer(self, name: str, parts: tuple[str, ...], seed: int) -> Artifact:
-        section = self.recipe.scorer
-        task = TrainScorer(section=section, precision=self.precision, seed=seed)
-        records = {f"records_{part[0]}": self.part(part) for part in parts}
-        pairs = self.sizes.weak + (self.sizes.strong if STRONG in parts else 0)
-        return self._score_model(name, task, section, records, pairs)
-
-    def _score_model(
-        self, name: str, task: Task, section: ScoreModelSection, records: Mapping[str, Artifact], pairs: int
-    ) -> Artifact:
-        """A model trained on the scorer's trunk, with what it will need: two texts of each pair are read."""
-        shape, training = self.shapes["scorer"], section.training
-        share = (section.trainable_layers or shape.layers) / shape.layers
-        work = TrainingWork(
-            shape, 2 * pairs, self.sizes.question + self.sizes.text, 1, training.epochs, 2 * training.global_batch,
-            training.max_length, share,
-        )  # fmt: skip
-        return Stage(name, task, {"model": self.models["scorer"], **records}, work).output(MODEL)
-
     @property
     def generation(self) -> Generation:
         return self.recipe.generation
@@ -399,9 +347,14 @@ class StageBuilder:
         """Greedy decoding has no seed, so its answers are shared by all seeds."""
         return 0 if self.generation.preset == "greedy" else seed
 
-    def _generation_work(self, role: str, rows: int, prompt: int) -> GenerationWork:
+    def _shared(self, name: str, seed: int) -> str:
+        """The name of a stage that all seeds share where decoding has none."""
+        seed = self.sampling_seed(seed)
+        return f"{name}-s{seed}" if seed else name
+
+    def _generation_work(self, shape: Shape, rows: int, prompt: int) -> GenerationWork:
         longest = prompt + self.generation.max_new_tokens
-        return GenerationWork(self.shapes[role], rows, prompt, self.sizes.text, longest)
+        return GenerationWork(shape, rows, prompt, self.sizes.text, longest)
 
     def training_work(
         self, role: str, examples: int, tokens: int, training: Training, kind: type[TrainingWork] = TrainingWork

@@ -70,7 +70,7 @@ class Dropped:
 class PrepareData(Task):
     """Reads, checks and mixes everything from outside once; what gives an evaluated question away is left out."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     weak_share: float
     limits: Limits
     leakage: Leakage
@@ -97,8 +97,9 @@ class PrepareData(Task):
             what = f"every record was left out: {dropped.counts()['corrections']}"
             raise UserError(Problem("data.corrections", what, "evaluate other questions, or relax data.leakage"))
         weak, strong = split(corrections, self.weak_share)
-        preferences = self._for_scores(stage, "preferences", Pair, held_out, strong, dropped)
-        safety = self._for_scores(stage, "safety", Safety, held_out, strong, dropped)
+        taught = ids_by_question([*strong, *queries])
+        preferences = self._for_scores(stage, "preferences", Pair, held_out, taught, dropped)
+        safety = self._for_scores(stage, "safety", Safety, held_out, taught, dropped)
         instructions = self._load(stage, "instructions", Demonstration, dropped)
         instructions = without_leaks(instructions, held_out, "instructions", dropped)
         parts: dict[str, Sequence[Question]] = {
@@ -136,12 +137,12 @@ class PrepareData(Task):
         part: str,
         kind: type[Record],
         held_out: EvaluationQuestions,
-        strong: Sequence[Question],
+        taught: Mapping[str, str],
         dropped: Dropped,
     ) -> list[Record]:
         """What filters and PPO score with has seen no question that is evaluated or that the student learns from."""
         records = without_leaks(self._load(stage, part, kind, dropped), held_out, part, dropped)
-        return without_questions(records, ids_by_question(strong), part, "strong", dropped)
+        return without_questions(records, taught, part, "student", dropped)
 
     def _raise_or_drop(self, readings: Sequence[Reading[Any]], part: str, dropped: Dropped) -> None:
         """Rows that are no records: an error, or kept apart as they stood. A source of nothing else is an error."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aligner_core.configuration import load, load_profile
 from aligner_core.estimates import Estimate, estimate
+from aligner_core.estimates.place import USABLE
 from aligner_core.files import write_text
 from aligner_core.plan import make_plan
 from aligner_core.profile import Profile
@@ -36,8 +37,9 @@ def tables() -> str:
         name: {place: ("", estimate(work, load_profile(place))) for place in PROFILES}
         for name, work in students.items()
     }
+    limit = f"the plan uses at most {100 * USABLE:.0f} % of a device's memory"
     return "\n\n".join([
-        "A student of 10,000 questions, GiB on each device (**bold**: does not fit):",
+        f"A student of 10,000 questions, GiB on each device (**bold**: does not fit; {limit}):",
         _table("student", found),
         "Every stage of a recipe, GiB on each device of the one that needs the most:",
         _table("recipe", planned),

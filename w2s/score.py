@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from aligner_core.answers import Field, read_answers
+from aligner_core.command import profile_option
 from aligner_core.configuration import load_profile
 from aligner_core.data_sources import data_source, source_file
 from aligner_core.display import open_display
 from aligner_core.errors import Problem, UserError
-from aligner_core.files import read_json, read_jsonl, write_text
+from aligner_core.files import read_json, read_jsonl
 from aligner_core.model_ids import parse_endpoint, unknown_model_reason
 from aligner_core.recipe import Role
 from aligner_core.runner import run_stages
 from aligner_core.stages import Stage, stage_folder
 from aligner_core.tasks.score import SCORES
 from aligner_core.tasks.score_file import ScoreFile
-from w2s.file_run import STANDARD, run_folder
+from w2s.file_run import STANDARD, hand_over, input_file, run_folder
 from w2s.pipeline import model_source
 
 
@@ -42,7 +42,7 @@ from w2s.pipeline import model_source
               "the correction where the file has corrections, else the answer.")  # fmt: skip
 @click.option("--system", help="What the text's system is called; default: its model's name, or the file's.")
 @click.option("--refusals", is_flag=True, help="Say of each text whether it refuses, and the rate of all.")
-@click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file.")
+@profile_option
 def score(
     answers: str, target: str, scorers: tuple[str, ...], reads: tuple[Literal["helpful", "cost"], ...],
     field: Field | Literal["both"] | None, system: str | None, refusals: bool, profile: str,
@@ -51,9 +51,7 @@ def score(
     place = load_profile(profile)
     _check(scorers, reads, refusals, system, field)
     with run_folder(target) as run:
-        if answers == STANDARD:
-            answers = str(run / "input.jsonl")
-            write_text(Path(answers), sys.stdin.read())
+        answers = input_file(answers, run)
         inputs = {"answers": data_source(answers, "ANSWERS")}
         inputs |= {f"scorer-{number}": model_source(Role(model=name)) for number, name in enumerate(scorers, 1)}
         task = ScoreFile(
@@ -63,11 +61,7 @@ def score(
         stage = Stage("score", task, inputs)
         run_stages(run, [stage], place, open_display(sys.stderr))
         folder = stage_folder(run, stage)
-        text = (folder / SCORES).read_text(encoding="utf-8")
-        if target == STANDARD:
-            sys.stdout.write(text)
-        else:
-            write_text(Path(target), text)
+        hand_over(folder / SCORES, target)
         rows = read_jsonl(folder / SCORES)
         click.echo(summary(rows, read_json(folder / "manifest.json")["facts"]), err=True)
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from aligner_core.command import option_problems, profile_option
 from aligner_core.configuration import load_profile
 from aligner_core.errors import Problem, UserError
 from aligner_core.model_ids import EndpointId
@@ -30,7 +31,7 @@ NEEDED = ("fastapi", "uvicorn")
               help="Environment variable with the upstream's key; else as the profile says.")  # fmt: skip
 @click.option("--fail", type=click.Choice(["open", "closed"]), default="closed", show_default=True,
               help="Where no correction can be made: hand the answer out as it is, or refuse with 503.")  # fmt: skip
-@click.option("--profile", default="cpu", show_default=True, help="Where to run: a shipped name or a file.")
+@profile_option
 @click.option("--generation", "preset", type=click.Choice(["greedy", "published"]), default="greedy",
               show_default=True, help="How corrections are decoded (docs/correctors.md).")  # fmt: skip
 @click.option("--max-new-tokens", default=2048, show_default=True, help="Longest correction in tokens.")
@@ -67,11 +68,7 @@ def serve(
             **{name: value for name, value in limits.items() if value is not None},
         })  # fmt: skip
     except ValidationError as error:
-        raise UserError(
-            Problem("--" + ".".join(map(str, detail["loc"])).replace("_", "-"),
-                    detail["msg"].removeprefix("Value error, "), "see w2s serve --help")
-            for detail in error.errors(include_input=False)
-        ) from None  # fmt: skip
+        raise UserError(option_problems(error, "see w2s serve --help")) from None
     app = create_app(settings)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     click.echo(f"http://{host}:{port}/v1 corrects {upstream}", err=True)

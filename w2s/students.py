@@ -44,9 +44,10 @@ class Students:
         task = SelectWeakLabels(rules=rules, precision=self._builder.precision)
         if not rules.needs_scores:
             return Stage(name, task, inputs)
-        inputs |= self._builder.score_models(1 if rules.drop_unsafe else rules.cost_weight)
-        work = ScoringWork(self._builder.shapes["scorer"], 4 * self._examples, self._tokens)
-        return Stage(name, task, inputs, work)
+        scorers, cost_weight = self._builder.scorers, 1 if rules.drop_unsafe else rules.cost_weight
+        shapes = tuple(scorers.score_shapes(cost_weight).values())
+        work = ScoringWork(shapes, 2 * self._examples, self._tokens)
+        return Stage(name, task, inputs | scorers.score_models(cost_weight), work)
 
     def by_each_method(self, labels: Stage, questions: Artifact) -> dict[str, Stage]:
         """The report's name of each of the recipe's students, with its training."""
@@ -76,7 +77,8 @@ class Students:
         name = self._name("dpo")
         reference = Stage(
             f"reference-{name}", ReferenceLogProbs(precision=precision, max_length=section.training.max_length),
-            {"model": model, "pairs": pairs}, ScoringWork(shape, 2 * self._examples, self._tokens, builder.sizes.text),
+            {"model": model, "pairs": pairs},
+            ScoringWork((shape,), 2 * self._examples, self._tokens, builder.sizes.text),
         )  # fmt: skip
         work = builder.training_work("upstream", self._examples, self._tokens, section.training, PreferenceWork)
         task = TrainDpo(section=section, precision=precision, seed=self._seed)
@@ -93,17 +95,17 @@ class Students:
             "model": self._first(section.start, labels),
             "questions": questions,
             "labels": labels.output(LABELS),
-            **builder.score_models(section.cost_weight),
+            **builder.scorers.score_models(section.cost_weight),
         }
         return Stage(self._name("ppo"), task, inputs, self._policy_work(section))
 
     def _policy_work(self, section: Ppo) -> PolicyWork:
-        sizes, shapes = self._builder.sizes, self._builder.shapes
+        sizes, policy = self._builder.sizes, self._builder.shapes["upstream"]
         new_tokens = section.max_new_tokens or self._recipe.generation.max_new_tokens
-        reward, cost = (shapes.get(name, shapes["scorer"]) for name in ("reward", "cost"))
+        scores = self._builder.scorers.score_shapes(section.cost_weight)
         return PolicyWork(
-            policy=shapes["upstream"], value=reward if section.value_start == "reward" else shapes["upstream"],
-            scores=(reward, cost),
+            policy=policy, value=scores["reward"] if section.value_start == "reward" else policy,
+            scores=tuple(scores.values()),
             iterations=section.iterations or max(1, round(section.epochs * self._examples / section.prompts)),
             prompts=section.prompts, prompt_tokens=sizes.question, new_tokens=min(sizes.text, new_tokens),
             longest=min(section.max_length, 3 * sizes.question + new_tokens), global_batch=section.global_batch,

@@ -22,17 +22,19 @@ Row = dict[str, Any]
 class SelectWeakLabels(Task):
     """Applies the recipe's rules to all inputs whose name begins with `corrections`; keeps what falls, and why.
 
+    Ids are those of one input's rows alone: in all inputs but the first, the input's name goes before them.
     `labels.jsonl` is for SFT, `pairs.jsonl` (correction over answer, copies left out) for DPO. With the inputs
     `reward` and, where there is one, `cost`, each row tells what they think of answer and correction.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     rules: WeakLabels
     precision: str
 
     def run(self, stage: StageContext) -> None:
-        names = sorted(name for name in stage.inputs if name.startswith("corrections"))
-        rows = [labelled(row) for name in names for row in read_jsonl(stage.file(name))]
+        first, *others = sorted(name for name in stage.inputs if name.startswith("corrections"))
+        more = [{**row, "id": f"{name}/{row['id']}"} for name in others for row in read_jsonl(stage.file(name))]
+        rows = [labelled(row) for row in read_jsonl(stage.file(first)) + more]
         if self.rules.needs_scores:
             self._score(stage, rows)
         reasons = [drop_reason(row, self.rules) for row in rows]

@@ -62,6 +62,19 @@ def slots(settings: Corrector, name: str = "corrector", passes: int = 1) -> Iter
                 yield Slot(f"{name}.calibration", "records", settings.calibration)
 
 
+def draws(settings: Corrector) -> bool:
+    """Whether it samples whatever the preset, itself or by a corrector inside it."""
+    match settings:
+        case BestOfCorrector():
+            return True
+        case StackCorrector():
+            return any(map(draws, settings.of))
+        case GateCorrector():
+            return draws(settings.of)
+        case _:
+            return False
+
+
 def bare(settings: Settings) -> Settings:
     """The settings without models and files."""
     changes: dict[str, object] = {name: None for name in MODEL_FIELDS if name in type(settings).model_fields}

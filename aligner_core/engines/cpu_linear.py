@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+from aligner_core.profile import Profile
+
 ROWS = 32  # tokens per step that the layout is chosen for; others work as well
 
 
@@ -25,6 +27,12 @@ class PackedLinear(torch.nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, self._weight, self._bias, "none", [], "")
         return result
+
+
+def packing_helps(profile: Profile) -> bool:
+    """Whether layers are laid out so here: in bf16, on a CPU that oneDNN multiplies it on."""
+    on_cpu = profile.device.kind == "cpu" and profile.precision == "bfloat16"
+    return on_cpu and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def pack_linear_layers(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torch.nn.Linear]]:

@@ -168,9 +168,7 @@ def packed_attention(
     """
     assert store is not None
     assert step is not None
-    if softcap is not None or s_aux is not None:
-        what = "the transformers engine does not know this model's attention (soft cap or sinks)"
-        raise UserError(Problem("generation.engine", what, "set generation.engine: vllm"))
+    require_plain("generation.engine", "set generation.engine: vllm", softcap, s_aux)
     query, key, value = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
     keys, values = store.write(module.layer_idx, step, key, value)
     groups = query.shape[1] // key.shape[1]
@@ -186,6 +184,16 @@ def packed_attention(
         seen = _attend(laid, keys[:rows, : step.longest], values[:rows, : step.longest], mask, scaling)
         output[step.packed] = seen.flatten(0, 1)[step.padded]
     return output[None], None
+
+
+def require_plain(where: str, fix: str, softcap: float | None, sinks: Any, window: int | None = None) -> None:
+    """
+    Raises:
+        UserError: if a model's attention has what the code here would leave out.
+    """
+    features = {"soft cap": softcap, "sinks": sinks, "sliding window": window}
+    if unknown := [name for name, value in features.items() if value is not None]:
+        raise UserError(Problem(where, f"this model's attention is not known here ({', '.join(unknown)})", fix))
 
 
 def _attend(

@@ -65,6 +65,19 @@ class Completion:
     ids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Room:
+    """What an engine may take of each device where it shares them with others.
+
+    Attributes:
+        cache_bytes: for keys and values, beside the weights.
+        longest: tokens of the longest prompt and continuation together.
+    """
+
+    cache_bytes: int
+    longest: int
+
+
 class Engine(Protocol):
     """Continues conversations, one completion per prompt, in order.
 
@@ -104,7 +117,9 @@ def sampling_of(generation: Generation, correcting: bool = False) -> Sampling:
     return Sampling(generation.max_new_tokens, temperature=0.5, top_k=10, top_p=0.95, repetition_penalty=1.1)
 
 
-def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = None, drafts: bool = True) -> Engine:
+def open_engine(
+    stage: StageContext, model: ModelLocation, frame: str | None = None, drafts: bool = True, room: Room | None = None
+) -> Engine:
     """The engine that the profile names, with the model loaded.
 
     A model behind an endpoint is asked there. The endpoint frames conversations itself: it has to be started with a
@@ -113,6 +128,7 @@ def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = N
     Args:
         frame: replaces the model's chat template.
         drafts: whether prompts will bring drafts; without, vLLM is not prepared for them and can schedule ahead.
+        room: what vLLM may take; without, it takes nearly all of each device.
     """
     profile = stage.profile
     if parse_endpoint(model.folder):
@@ -128,9 +144,9 @@ def open_engine(stage: StageContext, model: ModelLocation, frame: str | None = N
         from aligner_core.engines.vllm_engine import VllmEngine
 
         if profile.copies == 1:
-            return VllmEngine(model, profile, frame, memory)
+            return VllmEngine(model, profile, frame, memory, room)
         memories = [memory.with_stem(f"{memory.stem}-{number}") for number in range(profile.copies)]
-        opens = [partial(VllmEngine, model, profile, frame, item) for item in memories]
+        opens = [partial(VllmEngine, model, profile, frame, item, room) for item in memories]
         return EngineCopies(opens, profile.generation.tensor_parallel)
     from aligner_core.engines.transformers_engine import TransformersEngine
 
@@ -152,7 +168,7 @@ class EngineSlot:
     def open(self, model: ModelLocation, frame: str | None = None) -> Engine:
         if self._engine is None or self._holds != (model, frame):
             self.close()
-            self._stage.progress.begin(f"loading {model.folder}")
+            self._stage.progress.pause(f"loading {Path(model.folder).name}")
             self._engine = open_engine(self._stage, model, frame, self._drafts)
             self._holds = (model, frame)
         return self._engine

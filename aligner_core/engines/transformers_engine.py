@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from aligner_core.engines.adapters import adapter_of, merge_adapter
-from aligner_core.engines.cpu_linear import pack_linear_layers
+from aligner_core.engines.cpu_linear import pack_linear_layers, packing_helps
 from aligner_core.engines.drafting import Drafter, accepted
 from aligner_core.engines.packed_attention import NAME, KeyValueStore
 from aligner_core.engines.probe import DecodingRecord, DraftPolicy, Probe
@@ -245,8 +245,7 @@ def _load(model: ModelLocation, profile: Profile) -> Any:
     if adapter_of(model):
         merge_adapter(network)
     network = network.to(profile.device.kind).eval()
-    on_cpu = profile.device.kind == "cpu" and profile.precision == "bfloat16"
-    if on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if packing_helps(profile):
         pack_linear_layers(network)
     return network
 

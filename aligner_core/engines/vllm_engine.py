@@ -7,26 +7,34 @@ import sysconfig
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aligner_core.engines import vllm_drafter, vllm_worker
 from aligner_core.engines.adapters import adapter_of
 from aligner_core.engines.ahead import Ahead
 from aligner_core.engines.drafting import Drafter
 from aligner_core.engines.probe import DecodingRecord, DraftPolicy, Tally, Verdict
-from aligner_core.engines.protocol import Completion, Prompt, Sampling
+from aligner_core.engines.protocol import Completion, Prompt, Room, Sampling
 from aligner_core.errors import Problem, UserError
 from aligner_core.files import digest
 from aligner_core.profile import Profile
 from aligner_core.stage_context import ModelLocation
 from aligner_core.templates import prepare_tokenizer, target_ids
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 class VllmEngine:
     """Hands whole shards to vLLM's continuous batching; token ids in and out, so no template is applied twice."""
 
     def __init__(
-        self, model: ModelLocation, profile: Profile, frame: str | None = None, memory: Path | None = None
+        self,
+        model: ModelLocation,
+        profile: Profile,
+        frame: str | None = None,
+        memory: Path | None = None,
+        room: Room | None = None,
     ) -> None:
         if profile.device.kind == "cpu":
             _prepare_cpu()
@@ -44,6 +52,10 @@ class VllmEngine:
         self._adapter = LoRARequest("adapter", 1, model.folder) if adapter else None
         if adapter:
             more |= {"enable_lora": True, "max_lora_rank": adapter.rank}
+        if room:
+            # vLLM insists on a free share of the device even where it is told how large its cache is to be.
+            more |= {"kv_cache_memory_bytes": room.cache_bytes, "gpu_memory_utilization": 0.01}
+            more["max_model_len"] = room.longest  # there has to be room for one text of the longest that it takes
         self._llm = LLM(
             model=adapter.base if adapter else model.folder,
             revision=model.revision,
@@ -93,7 +105,7 @@ class VllmEngine:
         )
         outputs = [request.outputs[0] for request in requests]
         self._learn(call, drafts, [output.token_ids for output in outputs], time.perf_counter() - began)
-        return [self._completion(output.token_ids, output.finish_reason == "stop") for output in outputs]
+        return [completed(self.tokenizer, output.token_ids, output.finish_reason == "stop") for output in outputs]
 
     @property
     def statistics(self) -> Mapping[str, Any]:
@@ -141,9 +153,11 @@ class VllmEngine:
                 drafter.follow(output)
                 self._record.saw(drafter)
 
-    def _completion(self, token_ids: Sequence[int], finished: bool) -> Completion:
-        tokens = [token for token in token_ids if token != self.tokenizer.eos_token_id]
-        return Completion(str(self.tokenizer.decode(tokens)).strip(), len(tokens), finished, ids=tuple(token_ids))
+
+def completed(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], finished: bool) -> Completion:
+    """A text that is finished ends with one of the model's end tokens, which need not be the tokenizer's."""
+    tokens = list(token_ids[:-1] if finished else token_ids)
+    return Completion(str(tokenizer.decode(tokens)).strip(), len(tokens), finished, ids=tuple(token_ids))
 
 
 def _prepare_cpu() -> None:

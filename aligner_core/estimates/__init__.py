@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from aligner_core.estimates.decoding import decoding, served
 from aligner_core.estimates.place import BASE_GIB, GIB, Estimate, bytes_per_value, fits
-from aligner_core.estimates.policy import lasting_bytes, policy_estimate, policy_micro_batch
+from aligner_core.estimates.policy import lasting_bytes, policy_estimate
 from aligner_core.estimates.scoring import scoring
 from aligner_core.estimates.training import (
     activation_bytes,
     largest_divisor,
+    micro_batch_size,
     training_estimate,
-    training_micro_batch,
     training_state_bytes,
 )
 from aligner_core.profile import Profile
@@ -38,14 +38,6 @@ def estimate(work: Work, profile: Profile) -> Estimate:
     if isinstance(work, Steps):
         return _together([estimate(step, profile) for step in work.steps] or [estimate(Light(), profile)])
     return Estimate(1, 0.1, 0, 0.0, 0.0, 1.0)
-
-
-def micro_batch_size(work: TrainingWork | PolicyWork, profile: Profile) -> int:
-    """Examples (of PPO: rollouts) per process and pass: the largest divisor of a process's share of the global batch
-    that fits; the profile may fix it."""
-    if isinstance(work, PolicyWork):
-        return policy_micro_batch(work, profile)
-    return training_micro_batch(work, profile)
 
 
 def _together(parts: Sequence[Estimate]) -> Estimate:

@@ -62,7 +62,7 @@ def policy_estimate(work: PolicyWork, profile: Profile) -> Estimate:
         memory_gib=memory,
         tokens=tokens + mixed,
         flops=forward + trained + decoded,
-        disk_gib=(saved + checkpoints) / GIB,
+        disk_gib=(saved * (2 if _by_vllm(profile) else 1) + checkpoints) / GIB,  # vLLM reads the policy from the disk
         seconds=START_SECONDS + loading + seconds + computing + offloaded,
         micro_batch=size,
         too_large=None if fits(memory, profile, host) else _knob(work, profile),
@@ -76,18 +76,23 @@ def policy_micro_batch(work: PolicyWork, profile: Profile) -> int:
 
 
 def policy_gib(work: PolicyWork, micro_batch: int, profile: Profile) -> float:
-    """What lasts, and the largest of what passes: a backward pass, a step, or the rollouts."""
-    lasting = lasting_bytes(work, profile)
+    """What lasts, and the largest of what passes. vLLM's cache lasts: it is not given back for an update."""
+    rollouts, passing = _rollout_bytes(work, profile), _update_bytes(work, micro_batch, profile)
+    together = rollouts + passing if _by_vllm(profile) else max(rollouts, passing)
+    return on_device_gib(lasting_bytes(work, profile) + together, profile)
+
+
+def _update_bytes(work: PolicyWork, micro_batch: int, profile: Profile) -> float:
+    """A backward pass, or a step."""
     tokens, logits = micro_batch * work.longest, micro_batch * (work.longest - work.prompt_tokens)
     lora = work.lora_rank is not None
-    backward = max(
+    backward = (
         backward_bytes(shape, tokens, scored, profile, lora=lora)
         + gradient_bytes(shape, profile, lora=lora)
         + gathered_bytes(shape, profile)
         for shape, scored in ((work.policy, logits), (work.value, 0))
     )
-    step = max(step_bytes(trained, profile) for trained in _trained(work))
-    return on_device_gib(lasting + max(backward, step, _rollout_bytes(work, lasting, profile)), profile)
+    return max(*backward, *(step_bytes(trained, profile) for trained in _trained(work)))
 
 
 def lasting_bytes(work: PolicyWork, profile: Profile) -> float:
@@ -100,39 +105,48 @@ def lasting_bytes(work: PolicyWork, profile: Profile) -> float:
         total += state_bytes(shape, trained, profile) + bucket_bytes(trained, profile)
     if not work.lora_rank and not (offloads(profile) and profile.zero.stage == 3):
         total += sharded(weight_bytes(work.policy, profile), 3, profile)
-    if profile.generation.engine == "vllm":
+    if _by_vllm(profile):
         total += weight_bytes(work.policy, profile) / profile.generation.tensor_parallel
     return total
 
 
-def _rollout_bytes(work: PolicyWork, lasting: float, profile: Profile) -> float:
+def _rollout_bytes(work: PolicyWork, profile: Profile) -> float:
     """vLLM's cache; or, with the policy's own network, its cache and under ZeRO-3 all of its weights."""
-    cache = cache_bytes(work.policy, work.longest, profile)
-    batch = _concurrent(work, lasting, profile)
-    if profile.generation.engine == "vllm":
-        return batch * cache / profile.generation.tensor_parallel
+    if _by_vllm(profile):
+        return engine_cache_bytes(work, profile)
     whole = weight_bytes(work.policy, profile) if profile.zero.stage == 3 and profile.processes > 1 else 0.0
-    return whole + batch * cache
+    return whole + _concurrent(work, profile) * cache_bytes(work.policy, work.longest, profile)
 
 
-def _concurrent(work: PolicyWork, lasting: float, profile: Profile) -> int:
-    """Sequences that are decoded at once by each copy of the policy."""
+def engine_cache_bytes(work: PolicyWork, profile: Profile) -> float:
+    """Keys and values that vLLM keeps on each device: of one sequence more than it decodes at once, because it deals
+    memory out in blocks, and keeps one of them back."""
+    cache = cache_bytes(work.policy, work.longest, profile)
+    return (_concurrent(work, profile) + 1) * cache / profile.generation.tensor_parallel
+
+
+def _concurrent(work: PolicyWork, profile: Profile) -> int:
+    """Sequences that are decoded at once by each copy of the policy: in vLLM as many as half of the memory holds that
+    the smallest micro-batch leaves, so that there is room for a larger one."""
     wanted = min(profile.generation.batch, -(-work.prompts // _copies(profile)))
-    room = USABLE * profile.device.memory_gib * GIB - lasting
-    return concurrent(wanted, room, 0.0, cache_bytes(work.policy, work.longest, profile), profile)
+    room = USABLE * profile.device.memory_gib * GIB - lasting_bytes(work, profile) - _update_bytes(work, 1, profile)
+    return concurrent(wanted, room / 2, 0.0, cache_bytes(work.policy, work.longest, profile), profile)
 
 
 def _copies(profile: Profile) -> int:
-    """Copies of the policy that decode: each process has its own, or vLLM one on the first node's devices."""
-    return 1 if profile.generation.engine == "vllm" else profile.processes
+    """Copies of the policy that decode: each process has its own, or vLLM as many as the first node's devices hold."""
+    return profile.copies if _by_vllm(profile) else profile.processes
+
+
+def _by_vllm(profile: Profile) -> bool:
+    return profile.generation.engine == "vllm"
 
 
 def _rollout_seconds(work: PolicyWork, rollouts: GenerationWork, profile: Profile) -> tuple[float, float]:
     """Seconds, and operations."""
     copies = _copies(profile) if profile.device.kind == "cuda" else 1
-    batch = _concurrent(work, lasting_bytes(work, profile), profile)
     flops = 2.0 * matrix_parameters(work.policy) * rollouts.rows * (work.prompt_tokens + work.new_tokens)
-    return decoding_seconds(rollouts, batch, copies, profile), flops
+    return decoding_seconds(rollouts, _concurrent(work, profile), copies, profile), flops
 
 
 def _flops(work: PolicyWork, tokens: float, mixed: float, profile: Profile) -> tuple[float, float]:

@@ -157,14 +157,15 @@ def largest_that_fits(share: int, profile: Profile, gib: Callable[[int], float])
     return next((size for size in sizes if fits(gib(size), profile)), 1)
 
 
-def training_micro_batch(work: TrainingWork, profile: Profile) -> int:
+def micro_batch_size(work: TrainingWork, profile: Profile) -> int:
+    """Examples per process and pass."""
     share = max(1, work.global_batch // profile.processes)
     return largest_that_fits(share, profile, lambda size: training_gib(work, size, profile))
 
 
 def training_estimate(work: TrainingWork, profile: Profile) -> Estimate:
     trained = _trained(work)
-    size = training_micro_batch(work, profile)
+    size = micro_batch_size(work, profile)
     memory = training_gib(work, size, profile)
     host = on_host_gib(host_bytes(work.shape, trained, profile), profile)
     tokens = int(work.examples * work.epochs * work.tokens_each * work.sequences)
@@ -212,5 +213,5 @@ def _trained(work: TrainingWork) -> float:
 
 
 def _fits(work: TrainingWork, profile: Profile) -> bool:
-    memory = training_gib(work, training_micro_batch(work, profile), profile)
+    memory = training_gib(work, micro_batch_size(work, profile), profile)
     return fits(memory, profile, on_host_gib(host_bytes(work.shape, _trained(work), profile), profile))

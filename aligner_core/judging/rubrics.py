@@ -1,6 +1,6 @@
 """What a judge is asked, and how its reply is read.
 
-One rubric per axis, in our own words; what each weighs follows the judges of the source (Tables 5 to 8). The rubric
+One rubric per axis, in our own words; what each weighs follows the judges of the paper (Tables 5 to 8). The rubric
 is a system message and the same for all pairs of an axis, so that a server can keep its prefix.
 """
 

@@ -19,9 +19,9 @@ from aligner_core.ppo.advantages import (
 from aligner_core.ppo.learners import Learner
 from aligner_core.ppo.losses import kl_estimates, rollout_means
 from aligner_core.ppo.networks import Reference, response_statistics, response_values
-from aligner_core.ppo.processes import added_up
 from aligner_core.ppo.rollouts import Batch
 from aligner_core.recipe.students import Ppo
+from aligner_core.training.processes import added_up
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from aligner_core.ppo.alarms import alarms
 from aligner_core.ppo.experience import Experience, Sums, experience
 from aligner_core.ppo.learners import Learner
 from aligner_core.ppo.networks import Reference
-from aligner_core.ppo.processes import added_up, count, from_main, rank
 from aligner_core.ppo.records import Records
 from aligner_core.ppo.rollouts import Asked, Rollout, RolloutScorer, Sampler, in_micro_batches, scored
 from aligner_core.ppo.schedule import cosine, own_share, repeated, warm_up
@@ -29,6 +28,7 @@ from aligner_core.ppo.update import accumulate_policy, accumulate_ptx, accumulat
 from aligner_core.recipe.students import Ppo
 from aligner_core.stage_context import StageContext
 from aligner_core.training.examples import Example
+from aligner_core.training.processes import added_up, count, from_main, gathered, rank
 
 MODEL, STOPPED = "model", "stopped"
 
@@ -88,21 +88,23 @@ class Loop:
         stage, parts = self._stage, self.parts
         history = self._records.resume(parts.policy, parts.value)
         saved = time.monotonic()
-        for iteration in range(len(history), self.iterations):
-            stage.progress.begin("PPO", self.iterations, "iterations", iteration)
-            history.append(self._iterate(iteration, history[0] if history else None))
-            if from_main(time.monotonic() - saved > 60 * stage.profile.checkpoint_minutes):
-                self._records.save(len(history), parts.policy, parts.value)
-                saved = time.monotonic()
+        with closing(parts.sampler):
+            for iteration in range(len(history), self.iterations):
+                stage.progress.begin("PPO", self.iterations, "iterations", iteration)
+                history.append(self._iterate(iteration, history[0] if history else None))
+                if from_main(time.monotonic() - saved > 60 * stage.profile.checkpoint_minutes):
+                    self._records.save(len(history), parts.policy, parts.value)
+                    saved = time.monotonic()
         stage.facts |= {
             "iterations": self.iterations,
             "score_first": _mean(history[:3], "score"),
             "score_last": _mean(history[-3:], "score"),
             "kl_last": _mean(history[-3:], "kl"),
+            "tokens": sum(row["tokens"] for row in history),
+            "cut": sum(gathered(parts.scorer.cut)),
             "seconds": {name: round(value, 1) for name, value in self._seconds.items()},
         }
         parts.export(stage.folder / MODEL)
-        self._records.close()
 
     def _iterate(self, iteration: int, first: dict[str, float] | None) -> dict[str, float]:
         section, parts = self._section, self.parts
@@ -121,6 +123,7 @@ class Loop:
         with self._timed("update"):
             waiting = iter(found)
             row |= self._update(iteration, [[next(waiting) for _ in mini] for mini in minis])
+        row["tokens"] += int(added_up(torch.tensor(sum(map(len, rollouts)), device=parts.device)))
         self._records.add(row, rollouts, time.monotonic() - began)
         return row
 
@@ -135,16 +138,18 @@ class Loop:
             return scored(rollouts, self.parts.scorer)
 
     def _update(self, iteration: int, minis: Sequence[Sequence[Experience]]) -> dict[str, float]:
-        """All optimizer steps of an iteration; returns the means of what was seen in them."""
+        """All optimizer steps of an iteration; returns the means of what was seen, and the mixed-in labels' tokens."""
         section, parts = self._section, self.parts
         steps = self.iterations * self._steps_each
-        sums, ptx, norms = Sums(), [], []
+        sums, ptx, norms, tokens = Sums(), [], [], 0
         for number, mini in enumerate(list(minis) * section.updates):
             step = iteration * self._steps_each + number
             sums.rollouts += sum(len(item.batch.rollouts) for item in mini)
             accumulate_policy(parts.policy, mini, section, sums)
             if self._mixes:
-                ptx.append(self._ptx(step, sum(len(item.batch.rollouts) for item in mini) * count()))
+                chosen = self._labels_beside(step, sum(len(item.batch.rollouts) for item in mini) * count())
+                ptx.append(self._ptx(chosen))
+                tokens += sum(len(self._labels[index]) for index in chosen)
             rate = section.learning_rate * cosine(step, steps, section.lr_warmup)
             norm = parts.policy.step(rate)
             accumulate_value(parts.value, mini, section, sums)
@@ -154,12 +159,15 @@ class Loop:
         if ptx:
             row["ptx_loss"] = float(added_up(torch.stack(ptx).mean()))
         policy_norm, value_norm = (sum(column) / len(norms) for column in zip(*norms, strict=True))
-        return {**row, "grad_norm": policy_norm, "value_grad_norm": value_norm, "learning_rate": rate}
+        row |= {"grad_norm": policy_norm, "value_grad_norm": value_norm, "learning_rate": rate, "tokens": tokens}
+        return row
 
-    def _ptx(self, step: int, rows: int) -> torch.Tensor:
+    def _labels_beside(self, step: int, rows: int) -> list[int]:
         """Beside each step, as many labels as rollouts."""
         start = step * self._section.global_batch
-        chosen = self._label_order[start : start + rows]
+        return self._label_order[start : start + rows]
+
+    def _ptx(self, chosen: Sequence[int]) -> torch.Tensor:
         own = [self._labels[index] for index in own_share(chosen, rank(), count())]
         tokens = sum(self._labels[index].supervised * self._labels[index].weight for index in chosen)
         parts = self.parts

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from aligner_core.engines.protocol import Sampling, open_engine
+from aligner_core.engines.cpu_linear import packing_helps
+from aligner_core.engines.protocol import Room, Sampling, open_engine
 from aligner_core.errors import Problem, UserError
-from aligner_core.estimates.policy import policy_micro_batch
+from aligner_core.estimates.policy import engine_cache_bytes, policy_micro_batch
+from aligner_core.files import open_folder
 from aligner_core.ppo.learners import Descent, Learner, OneProcess, Sharded, deepspeed_loading
 from aligner_core.ppo.loop import Parts
-from aligner_core.ppo.networks import Reference, value_model
-from aligner_core.ppo.processes import join, rank, wait
-from aligner_core.ppo.rollouts import Asked, EngineSampler, InMemorySampler, RolloutScorer, Sampler
+from aligner_core.ppo.networks import Reference, ValueModel, value_model
+from aligner_core.ppo.rollouts import Asked, EngineSampler, InMemorySampler, Sampler
 from aligner_core.profile import Profile
 from aligner_core.recipe.students import Ppo
 from aligner_core.records import Question
+from aligner_core.score_models import RewardAndCost
 from aligner_core.shapes import shape_from_config
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.templates import batch_prompt_ids, conversation
 from aligner_core.training.adapters import adapters_inside, merge_adapters, with_adapters
 from aligner_core.training.deepspeed_setup import frozen_engine
+from aligner_core.training.processes import join, rank, wait
 from aligner_core.training.supervised import attention, load_network
 from aligner_core.work import PolicyWork
 
@@ -51,23 +55,40 @@ def within_room(
 
 
 def open_parts(
-    stage: StageContext,
-    start: ModelLocation,
-    reward: ModelLocation | None,
-    tokenizer: PreTrainedTokenizerBase,
-    scorer: RolloutScorer,
-    section: Ppo,
-    new_tokens: int,
-    questions: Sequence[Asked],
+    stage: StageContext, tokenizer: PreTrainedTokenizerBase, section: Ppo, new_tokens: int, questions: Sequence[Asked]
 ) -> Parts:
-    """Load the networks and make learners of policy and value model.
+    """The stage's models, opened on this process's device, and what samples.
 
-    Args:
-        start: the policy's and the reference's weights.
-        reward: what the value model may begin with.
+    Its inputs are `model` (where policy and reference begin), `reward` (which the value model may begin with) and,
+    where there is one, `cost`.
     """
     profile = stage.profile
-    device = join(profile)
+    device = join(profile)  # first: what opens a model on "cuda" means the device that this chooses
+    start, reward = stage.model("model"), stage.model("reward")
+    scorer = RewardAndCost(reward, stage.model("cost") if "cost" in stage.inputs else None, profile)
+    network, value = _networks(stage, start, reward, tokenizer, section)
+    policy = _learner(profile, network.to(device), section, section.weight_decay)
+    value_learner = _learner(profile, value.to(device), section, 0.0)
+    reference = _reference(stage, start, policy, network if section.lora else None)
+    work = _work(network, value, section, new_tokens, questions)
+    micro_batch = policy_micro_batch(work, profile)
+    stage.facts |= {
+        "questions": len(questions),
+        "micro_batch": micro_batch,
+        "processes": profile.processes,
+        "zero_stage": profile.zero.stage,
+    }
+    export = partial(_export, policy, network, tokenizer, start if section.lora else None)
+    sampling = Sampling(new_tokens, temperature=section.temperature)
+    sampler = _sampler(stage, start, policy, tokenizer, sampling, work, export)
+    return Parts(policy, value_learner, reference, sampler, scorer, export, device, micro_batch)
+
+
+def _networks(
+    stage: StageContext, start: ModelLocation, reward: ModelLocation, tokenizer: PreTrainedTokenizerBase, section: Ppo
+) -> tuple[Any, ValueModel]:
+    """Policy and value model, ready to be trained; notes what the value model began with."""
+    profile = stage.profile
     sharding = deepspeed_loading(profile)  # must live while models are loaded
     network = load_network(stage, start)
     loading = {"dtype": getattr(torch, profile.precision), "attn_implementation": attention(profile)}
@@ -78,44 +99,8 @@ def open_parts(
     del sharding
     for trained in (network, value):
         _prepare(trained, profile.gradient_checkpointing)
-    policy_descent = Descent(section.betas, section.weight_decay, section.max_grad_norm)
-    policy = _learner(stage, network.to(device), policy_descent)
-    value_learner = _learner(stage, value.to(device), Descent(section.betas, 0.0, section.max_grad_norm))
-    if section.lora:
-        reference = Reference(policy.network, adapted=network)
-    else:
-        reference = Reference(frozen_engine(profile, lambda: load_network(stage, start))[0])
-    micro_batch = _micro_batch(stage, network, value, section, new_tokens, questions)
-    stage.facts |= {
-        "questions": len(questions),
-        "value_start": began,
-        "micro_batch": micro_batch,
-        "processes": profile.processes,
-        "zero_stage": profile.zero.stage,
-    }
-
-    def export(folder: Path) -> None:
-        _export(policy, network, folder)
-        if rank() == 0:
-            tokenizer.save_pretrained(folder)
-            if section.lora:
-                merge_adapters(start, folder, folder.with_name("adapter"), tokenizer)
-        wait()
-
-    sampling = Sampling(new_tokens, temperature=section.temperature)
-    sampler: Sampler
-    if profile.generation.engine == "vllm":
-        engine = open_engine(stage, start, drafts=False) if rank() == 0 else None
-        sampler = EngineSampler(engine, export, stage.folder / ROLLOUT_WEIGHTS, sampling)
-    else:
-        sampler = InMemorySampler(policy, tokenizer, profile, sampling, packs=_packs(profile, section))
-    return Parts(policy, value_learner, reference, sampler, scorer, export, device, micro_batch)
-
-
-def _packs(profile: Profile, section: Ppo) -> bool:
-    """Whether linear layers are laid out for decoding: not with adapters, which look at the weights inside."""
-    low = profile.device.kind == "cpu" and profile.precision == "bfloat16" and not section.lora
-    return low and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    stage.facts["value_start"] = began
+    return network, value
 
 
 def _prepare(network: torch.nn.Module, gradient_checkpointing: bool) -> None:
@@ -129,32 +114,59 @@ def _prepare(network: torch.nn.Module, gradient_checkpointing: bool) -> None:
         enabled.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def _learner(stage: StageContext, network: torch.nn.Module, descent: Descent) -> Learner:
-    if stage.profile.uses_deepspeed:
-        return Sharded(network, descent, stage.profile)
-    return OneProcess(network, descent)
+def _learner(profile: Profile, network: torch.nn.Module, section: Ppo, weight_decay: float) -> Learner:
+    descent = Descent(section.betas, weight_decay, section.max_grad_norm)
+    return Sharded(network, descent, profile) if profile.uses_deepspeed else OneProcess(network, descent)
 
 
-def _export(policy: Learner, network: Any, folder: Path) -> None:
-    """A plain folder (safetensors) that is whole or not there; of a policy with adapters one of adapters."""
+def _reference(stage: StageContext, start: ModelLocation, policy: Learner, adapted: Any | None) -> Reference:
+    """The policy without its adapters, where it has any (`adapted`), else the start once more."""
+    if adapted is not None:
+        return Reference(policy.network, adapted)
+    return Reference(frozen_engine(stage.profile, lambda: load_network(stage, start))[0])
+
+
+def _sampler(
+    stage: StageContext,
+    start: ModelLocation,
+    policy: Learner,
+    tokenizer: PreTrainedTokenizerBase,
+    sampling: Sampling,
+    work: PolicyWork,
+    export: Callable[[Path], None],
+) -> Sampler:
+    profile = stage.profile
+    if profile.generation.engine == "vllm":
+        shares = profile.device.kind == "cuda"
+        room = Room(int(engine_cache_bytes(work, profile)), work.longest) if shares else None
+        engine = open_engine(stage, start, drafts=False, room=room) if rank() == 0 else None
+        return EngineSampler(engine, export, stage.folder / ROLLOUT_WEIGHTS, sampling)
+    packs = packing_helps(profile) and not work.lora_rank  # adapters look at the weights inside
+    return InMemorySampler(policy, tokenizer, profile, sampling, packs)
+
+
+def _export(
+    policy: Learner, network: Any, tokenizer: PreTrainedTokenizerBase, base: ModelLocation | None, folder: Path
+) -> None:
+    """A plain folder (safetensors) that is whole or not there; a policy's adapters are merged into their `base`."""
     weights = policy.weights()
     if rank() == 0:
-        temporary = folder.with_name(folder.name + ".writing")
-        network.save_pretrained(temporary, state_dict=weights)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # the rollouts' before: the plan has room for one on the disk
+        with open_folder(folder) as writing:
+            network.save_pretrained(writing, state_dict=weights)
+            tokenizer.save_pretrained(writing)
+        if base:
+            merge_adapters(base, folder, folder.with_name("adapter"), tokenizer)
+    wait()
 
 
-def _micro_batch(
-    stage: StageContext, policy: Any, value: Any, section: Ppo, new: int, questions: Sequence[Asked]
-) -> int:
+def _work(policy: Any, value: ValueModel, section: Ppo, new: int, questions: Sequence[Asked]) -> PolicyWork:
     """As planned, for these prompts; the score models are taken to be as large as the value model."""
     shapes = [shape_from_config(config.to_dict()) for config in (policy.config, value.trunk.config)]
     lengths = [len(asked.prompt) for asked in questions]
-    work = PolicyWork(
+    return PolicyWork(
         policy=shapes[0], value=shapes[1], scores=(shapes[1], shapes[1]), iterations=1, prompts=section.prompts,
         prompt_tokens=sum(lengths) // len(lengths), new_tokens=new, longest=max(lengths) + new,
         global_batch=section.global_batch, updates=section.updates,
         lora_rank=section.lora.rank if section.lora else None,
     )  # fmt: skip
-    return policy_micro_batch(work, stage.profile)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from aligner_core.files import read_json, read_jsonl, write_json, write_jsonl
+from aligner_core.files import read_jsonl, write_jsonl
 from aligner_core.ppo.learners import Learner
-from aligner_core.ppo.processes import from_main, rank, wait
 from aligner_core.ppo.rollouts import Rollout
-from aligner_core.stage_context import StageContext
+from aligner_core.stage_context import CHECKPOINTS, StageContext
+from aligner_core.training.checkpoints import keep_only, newest
+from aligner_core.training.processes import from_main, rank
 
-ITERATIONS, ROLLOUTS, CHECKPOINTS, WHOLE = "iterations.jsonl", "rollouts.jsonl", "checkpoints", "whole.json"
+ITERATIONS, ROLLOUTS = "iterations.jsonl", "rollouts.jsonl"
 SHOWN = 4  # rollouts of an iteration that are kept to be read
 
 
@@ -49,22 +48,18 @@ class Records:
         folder = self._checkpoints / f"iteration-{iterations:06d}"
         policy.save(folder / "policy")
         value.save(folder / "value")
-        wait()
-        if rank() == 0:
-            write_json(folder / WHOLE, {"iterations": iterations})
-            for other in self._checkpoints.iterdir():
-                if other != folder:
-                    shutil.rmtree(other)
+        keep_only(folder, iterations, self._stage.profile)
 
     def resume(self, policy: Learner, value: Learner) -> list[dict[str, float]]:
-        """Load the newest whole checkpoint, if there is one; returns the rows of the iterations before it."""
-        whole = max((path.parent for path in self._checkpoints.glob(f"*/{WHOLE}")), default=None)
-        newest: Path | None = from_main(whole)
-        finished = 0
-        if newest:
-            finished = int(read_json(newest / WHOLE)["iterations"])
-            policy.load(newest / "policy")
-            value.load(newest / "value")
+        """Load the newest whole checkpoint, if there is one; returns the rows of the iterations before it.
+
+        Raises:
+            UserError: if other processes wrote it than would read it.
+        """
+        folder, finished = newest(self._checkpoints, self._stage.profile) or (None, 0)
+        if folder:
+            policy.load(folder / "policy")
+            value.load(folder / "value")
         rows: list[dict[str, float]] = []
         if rank() == 0:
             for name in (ITERATIONS, ROLLOUTS):
@@ -72,11 +67,6 @@ class Records:
             self._stage.metrics.rewind(finished)
             rows = read_jsonl(self._stage.folder / ITERATIONS)
         return list(from_main(rows))
-
-    def close(self) -> None:
-        """The training has ended: nothing goes on from here."""
-        if rank() == 0:
-            shutil.rmtree(self._checkpoints, ignore_errors=True)
 
     def _append(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
         with (self._stage.folder / name).open("a", encoding="utf-8") as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,10 +16,10 @@ from aligner_core.engines.cpu_linear import packed_linear_layers
 from aligner_core.engines.probe import DraftPolicy
 from aligner_core.engines.protocol import Completion, Engine, Prompt, Sampling
 from aligner_core.engines.transformers_engine import Decoder
-from aligner_core.ppo.processes import from_main, gathered, rank
 from aligner_core.records import Question, Turn
 from aligner_core.scorer import pad_right
 from aligner_core.templates import conversation
+from aligner_core.training.processes import from_main, gathered, rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +57,13 @@ class Rollout:
 
 
 class RolloutScorer(Protocol):
-    """(reward, cost) of each text, on every process for its own rollouts."""
+    """(reward, cost) of each text, on every process for its own rollouts.
+
+    `cut` counts the texts so far that did not fit with their beginning.
+    """
+
+    @property
+    def cut(self) -> int: ...
 
     def score(self, texts: Sequence[Text]) -> list[tuple[float, float]]: ...
 
@@ -76,6 +83,9 @@ class Sampler(Protocol):
 
     def sample(self, questions: Sequence[Asked], seeds: Sequence[int]) -> list[Rollout]: ...
 
+    def close(self) -> None:
+        """Nothing more will be sampled."""
+
 
 class InMemorySampler:
     """Decodes with the policy's own network; each process answers its own share."""
@@ -85,7 +95,7 @@ class InMemorySampler:
     ) -> None:
         """
         Args:
-            packs: lay the linear layers out for decoding first (bf16 on a CPU).
+            packs: lay the linear layers out for decoding first.
         """
         self._policy = policy
         self._tokenizer = tokenizer
@@ -99,6 +109,8 @@ class InMemorySampler:
             decoder = Decoder(network, self._tokenizer, self._batch, DraftPolicy("off"))
             completions = decoder.generate(prompts, self._sampling, seed=0)
         return _rollouts(questions, completions)
+
+    def close(self) -> None: ...
 
 
 class EngineSampler:
@@ -127,6 +139,11 @@ class EngineSampler:
             completions = self._engine.generate([prompt for share in shares for prompt in share], self._sampling, 0)
         before = sum(map(len, shares[: rank()]))
         return _rollouts(questions, from_main(completions)[before : before + len(questions)])
+
+    def close(self) -> None:
+        if self._engine:
+            self._engine.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _rollouts(questions: Sequence[Asked], completions: Sequence[Completion]) -> list[Rollout]:

@@ -12,9 +12,9 @@ from aligner_core.ppo.experience import Experience, Sums
 from aligner_core.ppo.learners import Learner
 from aligner_core.ppo.losses import policy_loss, rollout_means, value_loss
 from aligner_core.ppo.networks import response_log_probs, response_values
-from aligner_core.ppo.processes import count
 from aligner_core.recipe.students import Ppo
 from aligner_core.training.examples import Example
+from aligner_core.training.processes import count
 from aligner_core.training.supervised import collate_examples, supervised_loss
 
 

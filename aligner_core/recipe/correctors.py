@@ -59,7 +59,9 @@ class BestOfCorrector(Strict):
     kind: Literal["best_of"]
     of: Corrector = Field(AlignerCorrector(), description="the corrector that is sampled")
     n: Annotated[int, Field(ge=2)] = Field(4, description="how many corrections are drawn")
-    temperature: Annotated[float, Field(gt=0)] = Field(0.7, description="they are drawn with, whatever the preset")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        0.7, description="temperature of these draws, whatever the preset"
+    )
     cost_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="lambda in helpfulness - lambda * cost")
     scorer: Role | None = Field(
         None, description="a trained scorer; null = one of the recipe's own, trained on W alone"

@@ -38,8 +38,9 @@ class Leakage(Strict):
         0.5, description="least Jaccard similarity of word 3-grams that makes two questions near-duplicates"
     )
     overlap: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.8, description="least share of an evaluation question's word 8-grams that must not stand in another"
-    )
+        0.8, description="a training question is left out where it holds this share, or more, of the word 8-grams of "
+        "an evaluation question"
+    )  # fmt: skip
 
 
 class DataSource(Strict):

@@ -10,11 +10,11 @@ from aligner_core.recipe.correctors import AlignerCorrector, Corrector
 from aligner_core.recipe.data import Data
 from aligner_core.recipe.roles import Count, Roles, Strict, Upstream
 from aligner_core.recipe.students import Student, WeakLabels
-from aligner_core.recipe.training import AlignerSection, Training
+from aligner_core.recipe.training import AlignerSection, Training, TrainingToAnswer
 
 
 class ScoreModelSection(Strict):
-    """A model that scores answers, trained on the trunk roles.scorer; by default as the source's reward model."""
+    """A model that scores answers, trained on the trunk roles.scorer; by default as the paper's reward model."""
 
     trainable_layers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="how many of the trunk's last layers are trained; null = all"
@@ -45,9 +45,7 @@ class Generation(Strict):
     """How answers and corrections are decoded."""
 
     preset: Literal["greedy", "published"] = Field(
-        "greedy",
-        description="greedy, or the source's sampling: for answers T 0.5, top-k 10, top-p 0.95, repetition penalty "
-        "1.1; for corrections T 0.3, top-k 10, top-p 0.95, frequency penalty 1.2, which punishes copying",
+        "greedy", description="greedy, or sampled as in the paper: docs/correctors.md, Decoding"
     )
     max_new_tokens: Count = Field(2048, description="longest answer in tokens")
 
@@ -69,12 +67,16 @@ class Recipe(Strict):
     description: str = Field("", description="one line for the report")
     roles: Roles
     data: Data
-    upstream_sft: Training | None = Field(
-        None, description="fine-tunes roles.upstream on data.instructions before all else; null = it is used as it is"
-    )
+    upstream_sft: TrainingToAnswer | None = Field(
+        None, description="fine-tunes roles.upstream on data.instructions before all else, with keys and defaults of "
+        "student.training; null = it is used as it is"
+    )  # fmt: skip
     generation: Generation = Field(Generation(), description="decoding")
     aligner: AlignerSection = Field(AlignerSection(), description="the weak corrector")
-    floor: Training | None = Field(None, description="training of the floor; null = the Aligner's residual training")
+    floor: TrainingToAnswer | None = Field(
+        None, description="training of the floor, with keys and defaults of student.training; null = the Aligner's "
+        "residual training, whose truncate_answer drops what is too long here"
+    )  # fmt: skip
     corrector: Corrector = Field(
         AlignerCorrector(), description="what corrects the answers: a kind with its settings, or a line such as "
         "stack:[cai, aligner] (docs/correctors.md)"
@@ -135,6 +137,8 @@ class Recipe(Strict):
             raise ValueError("upstreams: a main table has no student; set student: null")
         if self.upstreams and self.data.answers == "given":
             raise ValueError("data.answers: given is for roles.upstream; give upstreams.NAME.answers a file each")
+        if self.upstreams and any(source.weight for source in self.data.evaluation):
+            raise ValueError("data.evaluation: a main table asks every set by itself, not a mix; remove the weights")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from aligner_core.recipe.roles import Count, Fraction, Strict
-from aligner_core.recipe.training import Lora, Training
+from aligner_core.recipe.training import Lora, Training, TrainingToAnswer
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -20,11 +20,12 @@ class WeakLabels(Strict):
     drop_unfinished: bool = Field(True, description="leave out corrections that did not reach their end")
     drop_identical: bool = Field(False, description="leave out corrections equal to the answer (copies)")
     min_edit: Fraction = Field(
-        0.0, description="leave out corrections that differ from the answer by a smaller share of its words"
-    )
+        0.0, description="leave out corrections that differ from the answer by a smaller share of its words; copies "
+        "stay, see drop_identical"
+    )  # fmt: skip
     min_margin: float | None = Field(
         None, description="leave out corrections that do not score so much above the answer in reward - cost_weight * "
-        "cost, by the training-time score models; null = do not score"
+        "cost, by the training-time score models; copies stay, see drop_identical; null = do not score"
     )  # fmt: skip
     drop_unsafe: bool = Field(
         False, description="leave out corrections that the training-time cost model finds unsafe"
@@ -43,7 +44,7 @@ class Dpo(Strict):
     """Direct preference optimization (Rafailov et al. 2023): the correction is preferred over the answer."""
 
     start: Literal["upstream", "sft"] = Field(
-        "upstream", description="begin with the upstream (as the source), or with the SFT student"
+        "upstream", description="begin with the upstream (as in the paper), or with the SFT student"
     )
     beta: Positive | None = Field(
         None, description="strength of the pull towards the reference; null = 0.1, and 5 for sigmoid_norm, whose "
@@ -60,7 +61,7 @@ class Dpo(Strict):
         0.05,
         description="pairs that differ by a smaller share of the answer's words are left out; identical ones always",
     )
-    training: Training = Field(
+    training: TrainingToAnswer = Field(
         Training(learning_rate=1e-6, global_batch=128, weight_decay=0.05), description="training on the pairs"
     )
 
@@ -71,29 +72,27 @@ class Dpo(Strict):
 
     @field_validator("training")
     @classmethod
-    def _pairs_are_whole(cls, training: Training) -> Training:
-        if training.over_long == "truncate_answer":
-            raise ValueError("over_long: truncate_answer would teach a cut answer; use drop or raise")
+    def _pairs_are_not_watched(cls, training: Training) -> Training:
         if training.held_out:
             raise ValueError("held_out is for supervised training; remove it")
         return training
 
 
 class Ppo(Strict):
-    """Proximal policy optimization (Schulman et al. 2017), with the source's defaults (paper, Table 23)."""
+    """Proximal policy optimization (Schulman et al. 2017), with the paper's defaults (Table 23)."""
 
     start: Literal["upstream", "sft"] = Field("sft", description="begin with the upstream, or with the SFT student")
-    iterations: Count | None = Field(None, description="rollout and update, so often; null = by epochs")
+    iterations: Count | None = Field(None, description="how many rounds of rollout and update; null = by epochs")
     epochs: Positive = Field(2.0, description="passes over the questions, where iterations is null")
     prompts: Count = Field(128, description="questions answered in an iteration, over all processes")
     global_batch: Count = Field(128, description="rollouts per optimizer step, over all processes")
     updates: Count = Field(1, description="passes over an iteration's rollouts")
     max_new_tokens: Count | None = Field(None, description="longest rollout in tokens; null = as in generation")
     max_length: Count = Field(2048, description="longest question and rollout together, in tokens")
-    temperature: Positive = Field(1.0, description="rollouts are sampled with")
+    temperature: Positive = Field(1.0, description="temperature at which rollouts are sampled")
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = Field(1e-5, description="of the policy; falls as a cosine")
     value_learning_rate: Annotated[float, Field(gt=0, lt=1)] = Field(5e-6, description="of the value model; constant")
-    lr_warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.03, description="share of steps over which both rise")
+    lr_warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.03, description="share of steps in which both rates rise")
     weight_decay: NotNegative = Field(0.01, description="of the policy")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="AdamW betas of both")
     max_grad_norm: Positive = Field(1.0, description="gradient clipping of both")
@@ -126,6 +125,13 @@ class Ppo(Strict):
         "below the first stops the run; null = never"
     )  # fmt: skip
 
+    @field_validator("lora")
+    @classmethod
+    def _without_dropout(cls, lora: Lora | None) -> Lora | None:
+        if lora and lora.dropout:
+            raise ValueError("dropout would make a policy differ from itself, so PPO has none; remove it")
+        return lora
+
 
 class Student(Strict):
     """The strong model, fine-tuned on weak labels. The ceiling is trained on the ground truth as the SFT student."""
@@ -137,7 +143,7 @@ class Student(Strict):
         "weak_labels", description="the Aligner's corrections of S; or, to compare the Aligner with fine-tuning on "
         "the same data (paper, Table 3): the ground truth of W, or data.preferences; without floor and ceiling"
     )  # fmt: skip
-    training: Training = Field(Training(), description="training of the SFT student and of the ceiling")
+    training: TrainingToAnswer = Field(Training(), description="training of the SFT student and of the ceiling")
     dpo: Dpo = Field(Dpo(), description="the DPO student")
     ppo: Ppo = Field(Ppo(), description="the PPO student")
 

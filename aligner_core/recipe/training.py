@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from aligner_core.recipe.roles import Count, Fraction, Strict
 
@@ -47,11 +47,20 @@ class Training(Strict):
     over_long: Literal["drop", "raise", "truncate_answer"] = Field(
         "drop",
         description="what happens to a longer example: it is dropped and counted, stops the run, or the answer to be "
-        "corrected loses its end (a correction is never cut)",
+        "corrected loses its end; a correction is never cut",
     )
     lora: Lora | None = Field(None, description="train adapters instead of all weights")
     held_out: HeldOut | None = Field(None, description="watch the loss on records kept out; null = train on all")
     keep_steps: list[Count] = Field([], description="steps whose weights are kept too, under steps/")
+
+
+def _cuts_nothing(training: Training) -> Training:
+    if training.over_long == "truncate_answer":
+        raise ValueError("over_long: truncate_answer cuts answers that an Aligner corrects; here, use drop or raise")
+    return training
+
+
+TrainingToAnswer = Annotated[Training, AfterValidator(_cuts_nothing)]
 
 
 class WarmUp(Strict):

@@ -33,33 +33,24 @@ class TrainPpo(Task):
 
         from aligner_core.ppo.loop import Loop
         from aligner_core.ppo.parts import open_parts, within_room
-        from aligner_core.score_models import RewardAndCost
-        from aligner_core.templates import conversation, prompt_ids, target_ids
-        from aligner_core.training.examples import Example, build_example, within_length
+        from aligner_core.training.examples import Example, reply_example, within_length
 
         section = self.section
-        start, tokenizer = open_tokenizer(stage)
-        reward = stage.model("reward")
-        cost = stage.model("cost") if "cost" in stage.inputs else None
+        _, tokenizer = open_tokenizer(stage)
         new_tokens = section.max_new_tokens or self.max_new_tokens
         questions = read_records(stage.file("questions"), Question)
         asked = within_room(stage, questions, tokenizer, section.max_length - new_tokens)
 
-        def example(record: WeakLabel) -> Example:
-            prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
-            return build_example(
-                prompt, target_ids(tokenizer, record.correction), tokenizer.eos_token_id, record.id, record.confidence
-            )
-
         labels: list[Example] = []
         if section.ptx:
             given = read_records(stage.file("labels"), WeakLabel)
-            examples = [example(row) for row in given if row.confidence > 0]
+            examples = [
+                reply_example(tokenizer, row, row.correction, row.confidence) for row in given if row.confidence > 0
+            ]
             labels, left_out = within_length(examples, section.max_length, "drop")
             stage.facts["labels_over_long"] = left_out
         set_seed(self.seed)
-        scorer = RewardAndCost(reward, cost, stage.profile)
-        parts = open_parts(stage, start, reward, tokenizer, scorer, section, new_tokens, asked)
+        parts = open_parts(stage, tokenizer, section, new_tokens, asked)
         Loop(stage, section, parts, asked, labels, self.seed).run()
         if stage.is_main_process:
             store_card(stage, "A model trained by PPO on reward and cost", self)

@@ -78,4 +78,6 @@ class ScoreAnswers(Task):
         scorer = Scorer(stage.model("scorer"), stage.profile)
         stage.progress.begin("scoring", len(rows), "answers")
         texts = [(str(row["question"]), str(row["text"]), histories[row["id"]]) for row in rows]
-        return scorer.score(texts, stage.progress.update)
+        found = scorer.score(texts, stage.progress.update)
+        stage.facts["cut"] = scorer.cut
+        return found

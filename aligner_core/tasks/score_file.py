@@ -67,6 +67,7 @@ class ScoreFile(Task):
         def work(chosen: Sequence[int], following: Sequence[int]) -> list[dict[str, Any]]:
             if not opened:
                 opened.append(open_score_model(stage.model(f"scorer-{number}"), self.reads[number - 1], stage.profile))
+                stage.progress.resume()
             before = opened[0].cut
             texts = [(answers[index].question, answers[index].text, answers[index].history) for index in chosen]
             found: list[dict[str, Any]] = list(opened[0].score(texts))

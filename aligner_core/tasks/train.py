@@ -63,17 +63,14 @@ class TrainToAnswer(Task):
     learns: Literal["correction", "answer"] = "correction"
 
     def run(self, stage: StageContext) -> None:
-        from aligner_core.templates import conversation, prompt_ids, target_ids
-        from aligner_core.training.examples import Example, build_example
+        from aligner_core.training.examples import Example, reply_example
         from aligner_core.training.supervised import Phase, train_supervised
 
         location, tokenizer = open_tokenizer(stage)
         training = self.training
 
         def example(record: WeakLabel | Demonstration) -> Example:
-            prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
-            target = target_ids(tokenizer, getattr(record, self.learns))
-            return build_example(prompt, target, tokenizer.eos_token_id, record.id, record.confidence)
+            return reply_example(tokenizer, record, getattr(record, self.learns), record.confidence)
 
         kind: type[WeakLabel | Demonstration] = WeakLabel if self.learns == "correction" else Demonstration
         given = read_records(stage.file("records"), kind)

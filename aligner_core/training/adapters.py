@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from aligner_core.files import open_folder
 from aligner_core.recipe import Lora
 from aligner_core.stage_context import ModelLocation
 
@@ -54,5 +55,6 @@ def merge_adapters(base: ModelLocation, folder: Path, adapter: Path, tokenizer: 
     shutil.move(folder, adapter)
     network = AutoModelForCausalLM.from_pretrained(base.folder, dtype="auto", **base.arguments())
     merged: Any = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
-    merged.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with open_folder(folder) as writing:
+        merged.save_pretrained(writing)
+        tokenizer.save_pretrained(writing)

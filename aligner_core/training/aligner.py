@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -35,21 +35,23 @@ def train_aligner(
     if training.held_out:
         records, held_out = held_out_by_question(records, training.held_out.share, seed)
     make = ExampleMaker(tokenizer, template, training.max_length, training.over_long == "truncate_answer")
-    identity = [make.identity(record) for record in share_of(records, warm_up.fraction, seed) if record.answer.strip()]
-    residual = [make.residual(record) for record in records]
-    phases = {
-        "warm-up": [Phase(identity, warm_up.epochs)],
-        "residual": [Phase(residual, training.epochs)],
-        "both": [Phase(identity, warm_up.epochs), Phase(residual, training.epochs)],
-    }[phase]
-    watched = make.identity if phase == "warm-up" else make.residual
+    phases: list[Phase] = []
+    if phase != "residual":
+        phases.append(Phase(_identities(make, share_of(records, warm_up.fraction, seed)), warm_up.epochs))
+    if phase != "warm-up":
+        phases.append(Phase([make.residual(record) for record in records], training.epochs))
+    stage.facts["answers_truncated"] = list(dict.fromkeys(make.truncated))
     shown = held_out[: training.held_out.corrected] if training.held_out else ()
     train_supervised(
         stage, model, tokenizer, phases, training, seed, mixed=phase == "both" and warm_up.mode == "mixed",
-        held_out=[watched(record) for record in held_out],
+        held_out=_identities(make, held_out) if phase == "warm-up" else [make.residual(record) for record in held_out],
         table=CorrectionTable(stage, tokenizer, template, shown) if shown else None,
     )  # fmt: skip
-    stage.facts["answers_truncated"] = make.truncated
+
+
+def _identities(make: ExampleMaker, records: Sequence[Correction]) -> list[Example]:
+    """Q-A-A of all records but those of a blank answer, in which there is nothing to learn."""
+    return [make.identity(record) for record in records if record.answer.strip()]
 
 
 class ExampleMaker:
@@ -69,13 +71,14 @@ class ExampleMaker:
 
     def identity(self, record: Correction) -> Example:
         """Q-A-A."""
-        return self._example(record, record.answer)
+        return self._example(record, lambda answer: answer)
 
     def residual(self, record: Correction) -> Example:
         """Q-A-C."""
-        return self._example(record, record.correction)
+        return self._example(record, lambda answer: record.correction)
 
-    def _example(self, record: Correction, target: str) -> Example:
+    def _example(self, record: Correction, target: Callable[[str], str]) -> Example:
+        """`target` is what is taught, given the answer that is shown."""
         example = self._build(record, record.answer, target)
         if not self._truncates or len(example) <= self._max_length:
             return example
@@ -87,9 +90,10 @@ class ExampleMaker:
         self.truncated.append(record.id)
         return self._build(record, answer, target)
 
-    def _build(self, record: Correction, answer: str, target: str) -> Example:
+    def _build(self, record: Correction, answer: str, target: Callable[[str], str]) -> Example:
         prompt = prompt_ids(self._tokenizer, self._template.messages(record.question, answer, record.history))
-        return build_example(prompt, self._target(record, target), int(self._tokenizer.eos_token_id), record.id)
+        taught = self._target(record, target(answer))
+        return build_example(prompt, taught, int(self._tokenizer.eos_token_id), record.id)
 
     def _target(self, record: Correction, target: str) -> list[int]:
         keep = self._template.keep

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from aligner_core.engines.packed_attention import require_plain
+
 NAME = "right_padded_causal"
 BLOCK = 256
 
@@ -69,10 +71,25 @@ def _probabilities(query: Tensor, key: Tensor, start: int, end: int) -> Tensor:
 
 
 def attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, scaling: float, **_: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Any = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls: (batch, heads, length, width) in, (batch, length, heads, width) out."""
+    """What transformers calls: (batch, heads, length, width) in, (batch, length, heads, width) out.
+
+    Raises:
+        UserError: if the model's attention is more than causal.
+    """
     batch, heads, length, width = query.shape
+    window = sliding_window if sliding_window and sliding_window < length else None
+    require_plain("attention", "set attention: eager in the profile", softcap, s_aux, window)
     groups = key.shape[1]
     mixed = CausalAttention.apply(  # type: ignore[no-untyped-call]
         (query * scaling).reshape(batch * groups, heads // groups, length, width),

@@ -21,14 +21,12 @@ from aligner_core.recipe import Dpo
 from aligner_core.records import Pair
 from aligner_core.scorer import pad_right
 from aligner_core.stage_context import ModelLocation, StageContext
-from aligner_core.training.adapters import merge_adapters, with_adapters
 from aligner_core.training.examples import IGNORED
-from aligner_core.training.held_out import KeepSteps
-from aligner_core.training.loop import optimizer_for, run_training, save_model, training_arguments
-from aligner_core.training.order import LengthSortedBatches, passes
+from aligner_core.training.loop import optimizer_for, training_arguments
+from aligner_core.training.order import InOrder, LengthSortedOrder, passes
 from aligner_core.training.pairs import PairExample, select_pairs
 from aligner_core.training.preference_loss import expected_loss, text_log_probs
-from aligner_core.training.supervised import fitting_micro_batch, load_network
+from aligner_core.training.supervised import fitting_micro_batch, open_network, train_to_the_end
 from aligner_core.work import PreferenceWork
 
 # Sums over the pairs of a step; the metrics are their means.
@@ -37,17 +35,13 @@ METRICS = ("preference_loss", "sft_loss", "accuracy", "margin", "chosen_reward",
 LAST_STEPS = 3
 
 
-class DpoTrainer(DPOTrainer):  # type: ignore[misc]
+class DpoTrainer(InOrder, DPOTrainer):  # type: ignore[misc]
     """The loss of a step is the mean over the pairs of the global batch, however it is cut."""
 
     loss_is_scaled_for_ga = True
-    batches: LengthSortedBatches
     section: Dpo
     _told: Any = 0  # sums since the last log, over this process's pairs
     _pairs = 0
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthSortedBatches:
-        return self.batches
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset  # these are token ids already
@@ -136,29 +130,26 @@ def train_dpo(
     set_seed(seed)
     texts = [text for pair in pairs for text in (pair.chosen, pair.rejected)]
     micro_batch = fitting_micro_batch(stage, model, texts, training, PreferenceWork)
-    arguments = training_arguments(stage, training, seed, micro_batch)
-    network = load_network(stage, model)
-    if training.lora:
-        network = with_adapters(network, training.lora, stage.profile.gradient_checkpointing)
+    # Before the network is read, since under ZeRO-3 they shard it meanwhile.
+    arguments = DPOConfig(
+        **training_arguments(stage, training, seed, micro_batch), precompute_ref_log_probs=True, max_length=None,
+        remove_unused_columns=False, disable_dropout=training.lora is None,
+    )  # fmt: skip
+    network = open_network(stage, model, tokenizer, training)
     trainer = DpoTrainer(
         model=network,
-        args=DPOConfig(**arguments, precompute_ref_log_probs=True, max_length=None, remove_unused_columns=False,
-                       disable_dropout=training.lora is None),
+        args=arguments,
         train_dataset=Dataset.from_list(rows),
         data_collator=collate_pairs,
         processing_class=tokenizer,
         optimizers=optimizer_for(network, training, stage.profile),
-    )  # fmt: skip
+    )
     if training.lora:
         network.delete_adapter("ref")  # TRL's copy of the adapters as they were: the reference is known
     trainer.section = section
-    trainer.batches = LengthSortedBatches(order, [len(pair) for pair in pairs], training.global_batch)
-    trainer.add_callback(KeepSteps(stage, trainer, training.keep_steps))
-    run_training(stage, trainer, "training on pairs")
+    trainer.order = LengthSortedOrder(order, [len(pair) for pair in pairs], training.global_batch)
+    train_to_the_end(stage, trainer, model, tokenizer, training, "training on pairs")
     stage.facts |= _last_steps(trainer.state.log_history)
-    folder = save_model(stage, trainer)
-    if training.lora and stage.is_main_process:
-        merge_adapters(model, folder, stage.folder / "adapter", tokenizer)
 
 
 def matched(pairs: Sequence[PairExample], reference: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:

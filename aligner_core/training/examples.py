@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from aligner_core.errors import Problem, UserError
+from aligner_core.records import Question
+from aligner_core.templates import conversation, prompt_ids, target_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 
@@ -37,6 +42,12 @@ def build_example(prompt: Sequence[int], target: Sequence[int], eos: int, record
     return Example([*prompt, *target, eos], [IGNORED] * len(prompt) + [*target, eos], record, weight)
 
 
+def reply_example(tokenizer: PreTrainedTokenizerBase, record: Question, text: str, weight: float = 1.0) -> Example:
+    """The record's question, with the conversation before it, as the prompt, and `text` as its reply."""
+    prompt = prompt_ids(tokenizer, conversation(record.question, record.history))
+    return build_example(prompt, target_ids(tokenizer, text), int(tokenizer.eos_token_id), record.id, weight)
+
+
 def longest_fitting(text: str, fits: Callable[[str], bool]) -> str | None:
     """The longest beginning of `text`, in characters, that fits; None if not even one character does."""
     low, high = 0, len(text)
@@ -58,7 +69,7 @@ def length_histogram(examples: Iterable[Example]) -> dict[str, int]:
 def within_length(
     examples: Iterable[Example], max_length: int, over_long: Literal["drop", "raise", "truncate_answer"]
 ) -> tuple[list[Example], list[str]]:
-    """Apply the policy for over-long examples: nothing is ever cut.
+    """Apply the policy for over-long examples: nothing is cut here, and what a cut answer leaves too long is dropped.
 
     Returns:
         the examples that fit, and the records of those that were dropped.

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from aligner_core.files import read_json, write_json
 from aligner_core.recipe import HeldOut
-from aligner_core.scorer import pad_right
-from aligner_core.stage_context import StageContext
+from aligner_core.scorer import by_length, pad_right
+from aligner_core.stage_context import BEST, StageContext
 from aligner_core.training.examples import IGNORED, Example
 from aligner_core.training.loop import save_weights
+from aligner_core.training.processes import shared_out
 
 EVALUATIONS = 10  # in a training, where the recipe does not say how often
 HISTORY = "held_out.json"
+EVALUATION = "evaluation.json"  # beside the best weights: a kill may have come before the history told of them
 
-Batch = TypeVar("Batch")
 Loss = Callable[[Any, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 HeldOutTable = Callable[[Any, int], dict[str, float]]  # (network, step) -> metrics
 
@@ -63,15 +65,15 @@ class BestWeights(TrainerCallback):
         self._stage = stage
         self._trainer = trainer
         self._settings = settings
-        ordered = sorted(examples, key=len)
-        self._batches = [ordered[start : start + micro_batch] for start in range(0, len(ordered), micro_batch)]
+        batches = by_length([len(example) for example in examples], micro_batch)
+        self._batches = [[examples[index] for index in batch] for batch in batches]
         self._loss = loss
         self._table = table
-
         self._path = stage.folder / HISTORY
-        self._history: list[Evaluation] = (
-            [Evaluation(**row) for row in read_json(self._path)] if self._path.is_file() else []
-        )
+        self._history = [Evaluation(**row) for row in read_json(self._path)] if self._path.is_file() else []
+        self._weights = stage.folder / BEST / "model"
+        kept = self._weights / EVALUATION
+        self._best = Evaluation(**read_json(kept)) if kept.is_file() else None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step == 0:
@@ -83,13 +85,14 @@ class BestWeights(TrainerCallback):
             self._evaluate(state, control)
 
     def restore(self) -> Path:
-        """Make the best weights the result; returns their folder."""
-        found = best(self._history)
+        """Make the best weights the result, by links: a kill from here on finds them again. Returns their folder."""
+        assert self._best is not None, "a training evaluates at its end"
         folder = self._stage.folder / "model"
         if self._stage.is_main_process:
-            shutil.move(self._stage.folder / "best", folder)
-            shutil.rmtree(self._stage.folder / "checkpoints", ignore_errors=True)
-        self._stage.facts |= {"best_step": found.step, "held_out_loss": round(found.loss, 4)}
+            shutil.rmtree(folder, ignore_errors=True)
+            told = shutil.ignore_patterns(EVALUATION)
+            shutil.copytree(self._weights, folder, ignore=told, copy_function=os.link)
+        self._stage.facts |= {"best_step": self._best.step, "held_out_loss": round(self._best.loss, 4)}
         return folder
 
     def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
@@ -99,33 +102,26 @@ class BestWeights(TrainerCallback):
         told = self._table(network, state.global_step) if self._table else {}
         network.train()
         # An interrupted training repeats evaluations that it had made before.
-        self._history = [*(row for row in self._history if row.step < state.global_step)]
-        self._history.append(Evaluation(state.global_step, loss))
-        if best(self._history).step == state.global_step:
-            save_weights(self._stage, self._trainer, self._stage.folder / "best")
+        found = Evaluation(state.global_step, loss)
+        self._history = [*(row for row in self._history if row.step < found.step), found]
+        if self._best is None or found.loss < self._best.loss:
+            self._best = found
+            save_weights(self._stage, self._trainer, self._weights, {EVALUATION: asdict(found)})
         if self._stage.is_main_process:
             self._stage.metrics.log(state.global_step, held_out_loss=loss, **told)
             write_json(self._path, [asdict(row) for row in self._history])
         patience = self._settings.patience
-        if patience is not None and since_best(self._history) >= patience:
-            control.should_training_stop = True
-
-
-def best(history: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation with the lowest loss; of equals the earliest."""
-    return min(history, key=lambda row: (row.loss, row.step))
-
-
-def since_best(history: Sequence[Evaluation]) -> int:
-    """How many evaluations came after the best one."""
-    return len(history) - 1 - history.index(best(history))
+        since_best = sum(row.step > self._best.step for row in self._history)
+        if patience is not None and since_best >= patience:
+            # A checkpoint of this step would be gone on from, beyond the stop.
+            control.should_training_stop, control.should_save = True, False
 
 
 @torch.no_grad()
 def mean_loss(network: Any, batches: Sequence[Sequence[Example]], loss: Loss, accelerator: Any) -> float:
     """Loss per supervised token over all batches, shared out over the processes."""
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    for chosen, counts in shared_out(batches, accelerator):
+    for chosen, counts in shared_out(batches):
         input_ids, _ = pad_right([item.input_ids for item in chosen])
         labels, _ = pad_right([item.labels for item in chosen], IGNORED)
         summed, tokens = loss(network, input_ids.to(accelerator.device), labels.to(accelerator.device))
@@ -133,15 +129,3 @@ def mean_loss(network: Any, batches: Sequence[Sequence[Example]], loss: Loss, ac
             total += torch.stack([summed.double(), tokens.double()])
     summed_loss, tokens_seen = accelerator.reduce(total, "sum").tolist()
     return float(summed_loss / tokens_seen)
-
-
-def shared_out(batches: Sequence[Batch], accelerator: Any) -> Iterator[tuple[Batch, bool]]:
-    """This process's share of the batches, and whether each counts.
-
-    Every process gets equally many, since sharded weights are gathered in each forward pass; the last may be there
-    for that alone.
-    """
-    processes = accelerator.num_processes
-    for start in range(0, len(batches), processes):
-        place = start + accelerator.process_index
-        yield batches[min(place, len(batches) - 1)], place < len(batches)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from aligner_core.files import read_json, write_text
+from aligner_core.errors import Problem, UserError
+from aligner_core.files import open_folder, write_json
 from aligner_core.profile import Profile
 from aligner_core.recipe import Training
-from aligner_core.stage_context import StageContext
+from aligner_core.stage_context import CHECKPOINTS, StageContext
+from aligner_core.training.checkpoints import keep_only, newest
 from aligner_core.training.deepspeed_setup import allow_bfloat16, deepspeed_config, start_deepspeed
 from aligner_core.training.optimizer import MasterWeightAdamW
-
-COMPLETE = "complete"
+from aligner_core.training.processes import from_main
 
 
 class StageCallback(TrainerCallback):
-    """Progress, metrics, and a checkpoint every so many minutes."""
+    """Progress, metrics, and a checkpoint every so many minutes; a loss that is no number ends the training."""
 
     def __init__(self, stage: StageContext, doing: str) -> None:
         self._stage = stage
@@ -32,22 +34,27 @@ class StageCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._report(state)
         if self._stage.is_main_process:
-            self._stage.metrics.rewind(state.global_step)
+            self._stage.metrics.rewind(state.global_step or -1)  # what is told before the first step has step 0
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._report(state)
-        control.should_save = _agreed(time.monotonic() - self._last_save > self._stage.profile.checkpoint_minutes * 60)
+        waited = time.monotonic() - self._last_save
+        control.should_save = from_main(waited > self._stage.profile.checkpoint_minutes * 60)
         if control.should_save:
             self._last_save = time.monotonic()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._stage.is_main_process:
-            write_text(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        keep_only(folder, state.global_step, self._stage.profile)
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **kw: Any
     ) -> None:
-        if self._stage.is_main_process and logs and "loss" in logs:  # the closing summary is all timings
+        """Called before a checkpoint of the same step is written."""
+        if not logs or "loss" not in logs:  # the closing summary is all timings
+            return
+        require_numbers(logs, state.global_step, self._stage.profile)
+        if self._stage.is_main_process:
             self._stage.metrics.log(state.global_step, **logs)
 
     def _report(self, state: TrainerState) -> None:
@@ -55,13 +62,16 @@ class StageCallback(TrainerCallback):
             self._stage.progress.begin(self._doing, state.max_steps, "steps", state.global_step)
 
 
-def _agreed(decision: bool) -> bool:
-    """The main process's decision, on every process."""
-    if not torch.distributed.is_initialized():
-        return decision
-    from accelerate.utils import broadcast_object_list
+def require_numbers(logs: Mapping[str, float], step: int, profile: Profile) -> None:
+    """Look at the gradient too, which spoils weights a step before the loss tells; DeepSpeed leaves such a step out.
 
-    return bool(broadcast_object_list([decision])[0])
+    Raises:
+        UserError: if the weights after this step are of no use.
+    """
+    names = ["loss"] if profile.uses_deepspeed else ["loss", "grad_norm"]
+    if spoilt := [f"{name} is {logs[name]}" for name in names if not math.isfinite(logs.get(name, 0.0))]:
+        what = f"{' and '.join(spoilt)} after step {step}"
+        raise UserError(Problem("training.learning_rate", what, "lower it, or raise training.lr_warmup"))
 
 
 def training_arguments(stage: StageContext, training: Training, seed: int, micro_batch: int) -> dict[str, Any]:
@@ -71,7 +81,7 @@ def training_arguments(stage: StageContext, training: Training, seed: int, micro
         start_deepspeed(profile)
     accumulation = max(1, training.global_batch // (micro_batch * profile.processes))
     return {
-        "output_dir": str(stage.folder / "checkpoints"),
+        "output_dir": str(stage.folder / CHECKPOINTS),
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "num_train_epochs": 1,  # the passes are in the order of the records
@@ -86,7 +96,6 @@ def training_arguments(stage: StageContext, training: Training, seed: int, micro
         "data_seed": seed,
         "gradient_checkpointing": profile.gradient_checkpointing,
         "save_strategy": "no",
-        "save_total_limit": 1,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",
@@ -118,20 +127,19 @@ def optimizer_for(
     return MasterWeightAdamW(model.parameters(), training.learning_rate, betas, decay), None
 
 
-def run_training(stage: StageContext, trainer: Trainer, doing: str) -> None:
+def run_training(stage: StageContext, trainer: Trainer, doing: str, callbacks: Sequence[TrainerCallback] = ()) -> None:
     """Train to the end from the newest whole checkpoint, note the facts.
 
     Raises:
-        ArithmeticError: if the loss stopped being a number.
+        UserError: if the loss stopped being a number, or other processes wrote the checkpoint than would read it.
     """
-    trainer.add_callback(StageCallback(stage, doing))
+    for callback in (StageCallback(stage, doing), *callbacks):  # the first forgets metrics that the others log again
+        trainer.add_callback(callback)
     if stage.profile.uses_deepspeed:
         allow_bfloat16(trainer.args)
-    checkpoints = stage.folder / "checkpoints"
+    found = newest(stage.folder / CHECKPOINTS, stage.profile)
     started = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=_newest(checkpoints))
-    if not math.isfinite(result.training_loss):
-        raise ArithmeticError(f"the training loss is {result.training_loss}; lower the learning rate")
+    trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     stage.facts |= {
         "steps": trainer.state.global_step,
@@ -153,26 +161,23 @@ def _zero_stage(profile: Profile, trainer: Trainer) -> int:
 
 
 def save_model(stage: StageContext, trainer: Trainer) -> Path:
-    """Leave the weights as `model/`, and no checkpoint."""
+    """Leave the weights as `model/`."""
     folder = stage.folder / "model"
     save_weights(stage, trainer, folder)
-    if stage.is_main_process:
-        shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
     return folder
 
 
-def save_weights(stage: StageContext, trainer: Trainer, folder: Path) -> None:
-    """A plain folder (safetensors, no pickled arguments) that is whole or not there. All processes must call it."""
-    temporary = folder.with_name(folder.name + ".writing")
-    trainer.save_model(str(temporary))
-    if stage.is_main_process:
-        (temporary / "training_args.bin").unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+def save_weights(
+    stage: StageContext, trainer: Trainer, folder: Path, beside: Mapping[str, Mapping[str, Any]] = {}
+) -> None:
+    """A plain folder (safetensors, no pickled arguments) that is whole or not there. All processes must call it.
 
-
-def _newest(checkpoints: Path) -> str | None:
-    """The newest checkpoint that was written to its end; a half-written one is never read."""
-    whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
-    steps = {int(read_json(path / "trainer_state.json")["global_step"]): path for path in whole}
-    return str(steps[max(steps)]) if steps else None
+    Args:
+        beside: JSON files that tell of the weights, by their names.
+    """
+    with open_folder(folder) if stage.is_main_process else nullcontext(folder) as writing:
+        trainer.save_model(str(writing))
+        if stage.is_main_process:
+            (writing / "training_args.bin").unlink(missing_ok=True)
+            for name, told in beside.items():
+                write_json(writing / name, told)

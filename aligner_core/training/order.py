@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -26,7 +27,7 @@ def interleaved(first: Sequence[int], second: Sequence[int], generator: torch.Ge
     return [next(sources[int(place >= len(first))]) for place in shuffled]
 
 
-class LengthSortedBatches(Sampler[int]):
+class LengthSortedOrder(Sampler[int]):
     """A given order, sorted by length inside each global batch.
 
     The records of an optimizer step stay those of the order; only the micro-batches inside it are made of records of
@@ -45,3 +46,12 @@ class LengthSortedBatches(Sampler[int]):
         for start in range(0, len(self._order), self._global_batch):
             batch = self._order[start : start + self._global_batch]
             yield from sorted(batch, key=lambda index: (self._lengths[index], index))
+
+
+class InOrder:
+    """What makes a trainer take its records in a given order."""
+
+    order: LengthSortedOrder
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthSortedOrder:
+        return self.order

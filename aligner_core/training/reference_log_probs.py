@@ -7,6 +7,7 @@ a second model for them, or takes another model's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from aligner_core.files import digest, write_jsonl
 from aligner_core.generation import Bulk
 from aligner_core.records import Pair
-from aligner_core.scorer import pad_right
+from aligner_core.scorer import by_length, pad_right
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.tasks.preference import REFERENCE
 from aligner_core.training.deepspeed_setup import frozen_engine
 from aligner_core.training.examples import IGNORED, Example
 from aligner_core.training.pairs import select_pairs
 from aligner_core.training.preference_loss import text_log_probs
+from aligner_core.training.processes import gathered, shared_out
 from aligner_core.training.supervised import load_network
 
 SHARD = 256  # pairs; what a kill can lose
@@ -83,29 +85,13 @@ class FrozenModel:
 
     @torch.no_grad()
     def log_probs(self, texts: Sequence[Example]) -> list[float]:
-        """Summed log-probability of every text, on every process.
-
-        Every process makes equally many forward passes, since sharded weights are gathered in each.
-        """
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        batches = [order[start : start + TEXTS_TOGETHER] for start in range(0, len(order), TEXTS_TOGETHER)]
-        place = self._place
+        """Summed log-probability of every text, on every process."""
+        device = self._place.device
         mine: list[tuple[int, float]] = []
-        for start in range(0, len(batches), place.num_processes):
-            number = start + place.process_index
-            batch = batches[min(number, len(batches) - 1)]
+        for batch, counts in shared_out(by_length([len(text) for text in texts], TEXTS_TOGETHER)):
             input_ids, _ = pad_right([texts[index].input_ids for index in batch])
             labels, _ = pad_right([texts[index].labels for index in batch], IGNORED)
-            sums, _ = text_log_probs(self._network, input_ids.to(place.device), labels.to(place.device))
-            if number < len(batches):
+            sums, _ = text_log_probs(self._network, input_ids.to(device), labels.to(device))
+            if counts:
                 mine += zip(batch, sums.tolist(), strict=True)
-        return [value for _, value in sorted(_gathered(mine))]
-
-
-def _gathered(mine: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The rows of all processes."""
-    if not torch.distributed.is_initialized():
-        return mine
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, mine)
-    return [row for part in parts for row in part]
+        return [value for _, value in sorted(chain(*gathered(mine)))]

@@ -14,17 +14,12 @@ from aligner_core.score_models import SCORE_MODEL
 from aligner_core.score_quality import pair_quality
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.training.loop import optimizer_for, run_training
-from aligner_core.training.order import LengthSortedBatches
+from aligner_core.training.order import InOrder
 from aligner_core.training.score_model import Encoder, held_out_scores, leave, open_trunk, ordered, score_arguments
 
 
-class OrderedRewardTrainer(RewardTrainer):  # type: ignore[misc]
+class OrderedRewardTrainer(InOrder, RewardTrainer):  # type: ignore[misc]
     """TRL's trainer with our order of records."""
-
-    batches: LengthSortedBatches
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthSortedBatches:
-        return self.batches
 
 
 def preference(record: Correction) -> Pair | None:
@@ -52,15 +47,15 @@ def train_reward_model(
          "rejected_ids": encode(pair.question, pair.rejected, pair.history)}
         for pair in pairs
     ]  # fmt: skip
+    lengths = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     trainer = OrderedRewardTrainer(
         model=network,
-        args=RewardConfig(**score_arguments(stage, training, seed), max_length=None),
+        args=RewardConfig(**score_arguments(stage, network, lengths, section, seed), max_length=None),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         optimizers=optimizer_for(network, training, stage.profile),
     )
-    lengths = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
-    trainer.batches = ordered(lengths, training, seed)
+    trainer.order = ordered(lengths, training, seed)
     run_training(stage, trainer, "training the reward model")
     better = held_out_scores(trainer, [encode(pair.question, pair.chosen, pair.history) for pair in held_out])
     worse = held_out_scores(trainer, [encode(pair.question, pair.rejected, pair.history) for pair in held_out])

@@ -14,16 +14,18 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from aligner_core.estimates import largest_divisor
+from aligner_core.estimates import largest_divisor, micro_batch_size
 from aligner_core.files import write_json
 from aligner_core.recipe import ScoreModelSection, Training
 from aligner_core.records import Answer, Correction, Turn
-from aligner_core.scorer import BATCH, load_scorer, pad_right, scorer_ids, scores
+from aligner_core.scorer import BATCH, by_length, load_scorer, pad_right, scorer_ids, scores
+from aligner_core.shapes import shape_from_config
 from aligner_core.stage_context import ModelLocation, StageContext
-from aligner_core.training.held_out import shared_out
 from aligner_core.training.loop import optimizer_for, run_training, save_model, training_arguments
-from aligner_core.training.order import LengthSortedBatches, passes
+from aligner_core.training.order import InOrder, LengthSortedOrder, passes
+from aligner_core.training.processes import shared_out
 from aligner_core.training.score_losses import IDENTICAL, SAFE, UNSAFE
+from aligner_core.work import PreferenceWork
 
 RECORDS_TOGETHER = 4
 
@@ -131,26 +133,35 @@ def _freeze(network: Any, trainable_layers: int | None) -> None:
             weight.requires_grad = True
 
 
-def score_arguments(stage: StageContext, training: Training, seed: int) -> dict[str, Any]:
-    """Arguments for the trainers of score models; a micro-batch is a few records, each with both its texts."""
-    share = max(1, training.global_batch // stage.profile.processes)
-    micro_batch = largest_divisor(share, stage.profile.micro_batch or RECORDS_TOGETHER)
+def score_arguments(
+    stage: StageContext, network: Any, lengths: Sequence[int], section: ScoreModelSection, seed: int
+) -> dict[str, Any]:
+    """Arguments for the trainers of score models; a micro-batch is a few records, each with both its texts.
+
+    Args:
+        lengths: of each record's longer text.
+    """
+    training, profile = section.training, stage.profile
+    shape = shape_from_config(network.config.to_dict())
+    work = PreferenceWork(
+        shape, len(lengths), sum(lengths) // len(lengths) + 1, 1, training.epochs, training.global_batch,
+        training.max_length, (section.trainable_layers or shape.layers) / shape.layers,
+    )  # fmt: skip
+    share = max(1, training.global_batch // profile.processes)
+    at_most = min(profile.micro_batch or RECORDS_TOGETHER, micro_batch_size(work, profile))
+    micro_batch = largest_divisor(share, at_most)
     return {**training_arguments(stage, training, seed, micro_batch), "remove_unused_columns": False}
 
 
-def ordered(lengths: Sequence[int], training: Training, seed: int) -> LengthSortedBatches:
+def ordered(lengths: Sequence[int], training: Training, seed: int) -> LengthSortedOrder:
     order = passes(range(len(lengths)), training.epochs, torch.Generator().manual_seed(seed))
-    return LengthSortedBatches(order, lengths, training.global_batch)
+    return LengthSortedOrder(order, lengths, training.global_batch)
 
 
-class LabelledTrainer(Trainer):
+class LabelledTrainer(InOrder, Trainer):
     """The trainer with our order of records, and a loss on the scores of their texts."""
 
-    batches: LengthSortedBatches
     loss: Loss
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthSortedBatches:
-        return self.batches
 
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         found = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
@@ -168,16 +179,16 @@ def train_labelled(
     doing: str,
 ) -> Trainer:
     """Train on labelled answers; notes how many there were of each kind."""
-    training = section.training
+    training, lengths = section.training, [record.length for record in records]
     trainer = LabelledTrainer(
         model=network,
-        args=TrainingArguments(**score_arguments(stage, training, seed)),
+        args=TrainingArguments(**score_arguments(stage, network, lengths, section, seed)),
         train_dataset=records,  # type: ignore[arg-type]
         data_collator=collate,
         processing_class=tokenizer,
         optimizers=optimizer_for(network, training, stage.profile),
     )
-    trainer.batches = ordered([record.length for record in records], training, seed)
+    trainer.order = ordered(lengths, training, seed)
     trainer.loss = loss
     run_training(stage, trainer, doing)
     kinds = [record.kind for record in records]
@@ -193,11 +204,9 @@ def held_out_scores(trainer: Trainer, sequences: Sequence[Sequence[int]]) -> tor
     """(sequences, labels) scores by the trained network, the same on every process."""
     network: Any = trainer.model_wrapped
     network.eval()
-    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-    chunks = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     device = trainer.accelerator.device
     found = torch.zeros(len(sequences), network.score.out_features, dtype=torch.float64, device=device)
-    for chosen, counts in shared_out(chunks, trainer.accelerator):
+    for chosen, counts in shared_out(by_length([len(sequence) for sequence in sequences], BATCH)):
         batch = {name: tensor.to(device) for name, tensor in batched([sequences[index] for index in chosen]).items()}
         logits = network(**batch).logits
         if counts:

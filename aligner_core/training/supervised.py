@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, set_seed
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -23,7 +23,7 @@ from aligner_core.training.adapters import merge_adapters, with_adapters
 from aligner_core.training.examples import IGNORED, Example, length_histogram, within_length
 from aligner_core.training.held_out import BestWeights, HeldOutTable, KeepSteps
 from aligner_core.training.loop import optimizer_for, run_training, save_model, training_arguments
-from aligner_core.training.order import LengthSortedBatches, interleaved, passes
+from aligner_core.training.order import InOrder, LengthSortedOrder, interleaved, passes
 from aligner_core.work import TrainingWork
 
 VOCABULARY_MULTIPLE = 64  # what matrix kernels and tensor parallelism are happy with
@@ -37,13 +37,8 @@ class Phase:
     epochs: float
 
 
-class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
+class SupervisedTrainer(InOrder, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer with our order of records and our loss."""
-
-    batches: LengthSortedBatches
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthSortedBatches:
-        return self.batches
 
     def compute_loss(
         self,
@@ -126,15 +121,15 @@ def train_supervised(
     examples, order = _ordered(stage, phases, training, seed, mixed)
     set_seed(seed)
     micro_batch = fitting_micro_batch(stage, model, examples, training)
-    arguments = training_arguments(stage, training, seed, micro_batch)
-    network = load_network(stage, model)
-    if len(tokenizer) > network.config.vocab_size:
-        network.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE)
-    if training.lora:
-        network = with_adapters(network, training.lora, stage.profile.gradient_checkpointing)
+    # Before the network is read, since under ZeRO-3 they shard it meanwhile.
+    arguments = SFTConfig(
+        **training_arguments(stage, training, seed, micro_batch), max_length=None, shuffle_dataset=False,
+        remove_unused_columns=False,
+    )  # fmt: skip
+    network = open_network(stage, model, tokenizer, training)
     trainer = SupervisedTrainer(
         model=network,
-        args=SFTConfig(**arguments, max_length=None, shuffle_dataset=False, remove_unused_columns=False),
+        args=arguments,
         train_dataset=Dataset.from_list(
             [{"input_ids": item.input_ids, "labels": item.labels, "weight": item.weight} for item in examples]
         ),
@@ -142,17 +137,39 @@ def train_supervised(
         processing_class=tokenizer,
         optimizers=optimizer_for(network, training, stage.profile),
     )
-    trainer.batches = LengthSortedBatches(order, [len(item) for item in examples], training.global_batch)
+    trainer.order = LengthSortedOrder(order, [len(item) for item in examples], training.global_batch)
     best = None
     if held_out and training.held_out:
         watched, _ = within_length(held_out, training.max_length, training.over_long)
         best = BestWeights(stage, trainer, training.held_out, watched, micro_batch, supervised_loss, table)
-        trainer.add_callback(best)
-    trainer.add_callback(KeepSteps(stage, trainer, training.keep_steps))
-    run_training(stage, trainer, "training")
+    train_to_the_end(stage, trainer, model, tokenizer, training, "training", best)
+
+
+def train_to_the_end(
+    stage: StageContext,
+    trainer: Trainer,
+    model: ModelLocation,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Training,
+    doing: str,
+    best: BestWeights | None = None,
+) -> None:
+    """Train, and leave the last or the best weights as `model/`; adapters are merged, and kept as `adapter/`."""
+    keep = KeepSteps(stage, trainer, training.keep_steps)
+    run_training(stage, trainer, doing, [best, keep] if best else [keep])
     folder = best.restore() if best else save_model(stage, trainer)
     if training.lora and stage.is_main_process:
         merge_adapters(model, folder, stage.folder / "adapter", tokenizer)
+
+
+def open_network(
+    stage: StageContext, model: ModelLocation, tokenizer: PreTrainedTokenizerBase, training: Training
+) -> Any:
+    """The network to train, with room for all of the tokenizer's tokens, and with adapters if they are trained."""
+    network = load_network(stage, model)
+    if len(tokenizer) > network.config.vocab_size:
+        network.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE)
+    return with_adapters(network, training.lora, stage.profile.gradient_checkpointing) if training.lora else network
 
 
 def load_network(stage: StageContext, model: ModelLocation) -> Any:

@@ -11,11 +11,11 @@ from analysis.figures.style import (
     BEFORE,
     HARMLESS,
     HELPFUL,
-    SERIES,
     SOFT,
     error_bars,
     grid_of_axes,
     legend_below,
+    look,
     styled,
 )
 
@@ -99,7 +99,8 @@ def multi_round(frame: pd.DataFrame) -> Figure:
     figure, (axes,) = grid_of_axes(1, 1, 5.2, 4.0)
     start = frame[(frame["round"] == 0) & ~frame["corrected"]]
     methods = [name for name in dict.fromkeys(frame["model"]) if name not in set(start["model"])]
-    for color, marker, method in zip(SERIES, ("o", "s"), methods, strict=False):
+    for index, method in enumerate(methods):
+        color, marker = look(index)
         rows = pd.concat([start, frame[(frame["model"] == method) & ~frame["corrected"]]])
         axes.plot(rows["helpful"], rows["harmless"], color=color, marker=marker, label=method, zorder=3)
         for row in rows.iloc[1:].itertuples():

@@ -65,6 +65,12 @@ def grid_of_axes(
     return figure, list(made.flat)
 
 
+def look(index: int) -> tuple[str, str]:
+    """Colour and marker of one series among many: no two of the first 49 look the same."""
+    # There are as many markers as colours: each time through the colours, the markers move on by one.
+    return SERIES[index % len(SERIES)], MARKERS[(index + index // len(SERIES)) % len(MARKERS)]
+
+
 def error_bars(rows: pd.DataFrame, name: str) -> list[pd.Series] | None:
     """Distances from `name` to `name_low` and `name_high`, as matplotlib wants them; None without an interval."""
     if f"{name}_low" not in rows or rows[f"{name}_low"].isna().all():

@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import AFTER, SERIES, SOFT, grid_of_axes, styled
+from analysis.figures.style import AFTER, SOFT, grid_of_axes, legend_below, look, styled
 
 
 @styled
@@ -28,17 +29,14 @@ def training_curves(frame: pd.DataFrame) -> Figure:
     columns = min(3, len(names))
     figure, axes = grid_of_axes(math.ceil(len(names) / columns), columns, 2.5, 2.1)
     for here, name in zip(axes, names, strict=False):
-        for color, (stage, rows) in zip(SERIES, logged[kinds == name].groupby("stage"), strict=False):
-            for loss, line in zip(losses, ("-", "--"), strict=False):
-                known = rows.dropna(subset=loss)
-                here.plot(known["step"], known[loss], color=color, linestyle=line, markersize=3,
-                          marker="o" if len(known) < 30 else None,
-                          label=str(stage) if loss == "loss" else "_held out")  # fmt: skip
+        stages = logged[kinds == name].groupby("stage")
+        for index, (stage, rows) in enumerate(stages):
+            _curve(here, rows, "step", losses, index, str(stage).removeprefix(f"{name}-"))
         here.set(title=name, xlabel="optimizer step")
         here.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         here.grid(axis="y")
-        if logged.loc[kinds == name, "stage"].nunique() > 1:
-            here.legend()
+        if len(stages) > 1:
+            here.legend(ncols=math.ceil(len(stages) / 5))
     for here in axes[::columns]:
         here.set_ylabel("loss")
     for here in axes[len(names) :]:
@@ -83,24 +81,28 @@ def policy_curves(frame: pd.DataFrame) -> Figure:
 
 
 def _panels(frame: pd.DataFrame, x: str, label: str, panels: Mapping[str, Sequence[str]]) -> Figure:
-    """A panel per title; a colour per stage; of two quantities in a panel the second is dashed."""
+    """A panel per title; a colour and marker per stage; of two quantities in a panel the second is dashed."""
     columns = min(4, len(panels))
     figure, axes = grid_of_axes(math.ceil(len(panels) / columns), columns, 2.3, 1.9)
     for here, (title, names) in zip(axes, panels.items(), strict=False):
-        for color, (stage, rows) in zip(SERIES, frame.groupby("stage", sort=False), strict=False):
-            for name, line in zip(names, ("-", "--"), strict=False):
-                known = rows.dropna(subset=name)
-                here.plot(known[x], known[name], color=color, linestyle=line, label=str(stage), markersize=3,
-                          marker="o" if len(known) < 30 else None)  # fmt: skip
+        for index, (stage, rows) in enumerate(frame.groupby("stage", sort=False)):
+            _curve(here, rows, x, names, index, str(stage))
         here.set(title=title, xlabel=label)
         here.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         here.grid(axis="y")
     for here in axes[len(panels) :]:
         here.set_axis_off()
-    handles = axes[0].get_legend_handles_labels()
-    legend = dict(zip(reversed(handles[1]), reversed(handles[0]), strict=True))
-    figure.legend(list(legend.values())[::-1], list(legend)[::-1], loc="outside lower center", ncols=3)
+    legend_below(figure, axes[0], columns=3)
     return figure
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, x: str, names: Sequence[str], index: int, label: str) -> None:
+    """One stage's quantity, and dashed a second one if there is one; of a long curve some points are marked."""
+    color, marker = look(index)
+    for name, line in zip(names, ("-", "--"), strict=False):
+        known = rows.dropna(subset=name)
+        axes.plot(known[x], known[name], color=color, linestyle=line, marker=marker, markersize=3,
+                  markevery=max(1, len(known) // 15), label=label if line == "-" else None)  # fmt: skip
 
 
 def benchmark_ratios(output: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.style import MARKERS, SERIES, error_bars, grid_of_axes, legend_below, styled
+from analysis.figures.style import error_bars, grid_of_axes, legend_below, look, styled
 
 NOUNS = {"helpful": "helpfulness", "harmless": "harmlessness"}
 
@@ -40,10 +40,10 @@ def warm_up_elo(frame: pd.DataFrame) -> Figure:
     for here, axis in zip(axes, NOUNS, strict=True):
         rows = frame[frame["axis"] == axis]
         _lines(here, rows, "elo")
-        for color, (_, series) in zip(SERIES, rows.groupby("upstream", sort=False), strict=False):
+        for index, (_, series) in enumerate(rows.groupby("upstream", sort=False)):
             corrected = series[series["fraction"] >= 0.2]
-            here.plot(100 * corrected["fraction"], corrected["elo_symmetric"], color=color, linestyle=":", marker="o",
-                      markersize=4, markerfacecolor="white")  # fmt: skip
+            here.plot(100 * corrected["fraction"], corrected["elo_symmetric"], color=look(index)[0], linestyle=":",
+                      marker="o", markersize=4, markerfacecolor="white")  # fmt: skip
         here.set(xlabel="warm-up, % of 50,000 records", title=NOUNS[axis])
     axes[0].set_ylabel("Elo")
     legend_below(figure, axes[0], columns=4)
@@ -53,6 +53,7 @@ def warm_up_elo(frame: pd.DataFrame) -> Figure:
 def _lines(axes: Axes, rows: pd.DataFrame, value: str) -> None:
     for index, (upstream, series) in enumerate(rows.groupby("upstream", sort=False)):
         series = series.sort_values("fraction")
-        axes.errorbar(100 * series["fraction"], series[value], yerr=error_bars(series, value), color=SERIES[index],
-                      marker=MARKERS[index], markersize=5, capsize=3, label=str(upstream))  # fmt: skip
+        color, marker = look(index)
+        axes.errorbar(100 * series["fraction"], series[value], yerr=error_bars(series, value), color=color,
+                      marker=marker, markersize=5, capsize=3, label=str(upstream))  # fmt: skip
     axes.grid(axis="y")

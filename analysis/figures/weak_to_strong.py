@@ -10,11 +10,10 @@ from analysis.figures.style import (
     AFTER,
     HARMLESS,
     HELPFUL,
-    MARKERS,
-    SERIES,
     SOFT,
     error_bars,
     grid_of_axes,
+    look,
     styled,
 )
 
@@ -55,9 +54,9 @@ def positions(frame: pd.DataFrame) -> Figure:
     """
     figure, (axes,) = grid_of_axes(1, 1, 5.4, 3.8)
     for index, row in enumerate(frame.itertuples()):
-        marker = MARKERS[(index + index // len(SERIES)) % len(MARKERS)]  # as many colours as markers: shift one
+        color, marker = look(index)
         axes.errorbar(
-            row.helpful, row.harmless, fmt=marker, color=SERIES[index % len(SERIES)], capsize=3,
+            row.helpful, row.harmless, fmt=marker, color=color, capsize=3,
             xerr=[[row.helpful - row.helpful_low], [row.helpful_high - row.helpful]],
             yerr=[[row.harmless - row.harmless_low], [row.harmless_high - row.harmless]],
             elinewidth=1.0, markersize=7, label=row.system,

@@ -1,11 +1,11 @@
-"""The numbers that the source published, one CSV file per table, each row with its source.
+"""The numbers that the paper published, one CSV file per table, each row with its source.
 
     from analysis import published
     published.load("weak_to_strong")
 
 Units: omega and win rates in percent; `helpful` and `harmless` are omegas in tables of comparisons, and scores in
 `redistribution`, `checkpoints` and `multi_round`; fractions are shares of the training set; lengths are in words.
-Scores and judges are the source's own: set beside a run, they tell directions and sizes, and are never a yardstick.
+Scores and judges are the paper's own: set beside a run, they tell directions and sizes, and are never a yardstick.
 """
 
 from __future__ import annotations

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTuner
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, TrainerControl, TrainerState
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.embedded_models import byte_tokenizer, local_folder
-from aligner_core.files import file_digest, read_json, read_jsonl, write_jsonl
+from aligner_core.errors import UserError
+from aligner_core.files import file_digest, read_json, read_jsonl, write_json, write_jsonl
 from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
-from aligner_core.recipe import AlignerSection
+from aligner_core.recipe import AlignerSection, HeldOut
 from aligner_core.records import Correction
 from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.tasks.train import TrainAligner
 from aligner_core.templates import KEEP_TOKEN, TEMPLATES, correction_template, prepare_tokenizer, stored_template
+from aligner_core.training import held_out
 from aligner_core.training.aligner import ExampleMaker
+from aligner_core.training.checkpoints import newest
 from aligner_core.training.examples import IGNORED
-from aligner_core.training.held_out import BestWeights, Evaluation, best, since_best
+from aligner_core.training.held_out import EVALUATION, BestWeights
+from aligner_core.training.loop import require_numbers
+from aligner_core.training.supervised import SupervisedTrainer
 from tests.aligner_core.test_templates import bos_tokenizer
 
 TINY = local_folder("embedded:tiny-random")
@@ -133,6 +142,29 @@ def test_of_an_over_long_record_the_answer_loses_its_end_and_the_correction_noth
     assert make.truncated == ["long"]
 
 
+def test_an_over_long_answer_is_taught_as_far_as_it_is_shown() -> None:
+    tokenizer = byte_tokenizer()
+    make = ExampleMaker(tokenizer, correction_template("chat@1"), 300, True)
+    example = make.identity(Correction(id="long", question="Q", answer="x" * 200 + "STOP", correction="c"))
+    assert len(example) in (299, 300)
+    taught = tokenizer.decode([label for label in example.labels if label != IGNORED][:-1])
+    assert len(taught) > 20
+    assert taught == "x" * len(taught)
+    assert tokenizer.decode(example.input_ids).count("x") == 2 * len(taught)
+
+
+def test_a_warm_up_watches_no_blank_answer_and_tells_of_no_record_that_it_did_not_learn(tmp_path: Path) -> None:
+    held_out = {"share": 0.5, "every": 1, "corrected": 0}
+    training = {"held_out": held_out, "max_length": 300, "over_long": "truncate_answer"}
+    rows = [
+        Correction(id=str(index), question=f"Q{index}", answer=answer * 200, correction="c")
+        for index, answer in enumerate(" x" * 8)
+    ]
+    facts = train(tmp_path, "warm-up", section(training=training), rows)
+    assert len(losses(tmp_path, "held_out_loss")) == facts["steps"] + 1
+    assert 0 < len(facts["answers_truncated"]) == facts["examples"] < 8
+
+
 def test_both_phases_in_one_training_see_the_same_tokens_first_or_spread(tmp_path: Path) -> None:
     apart = [train(tmp_path / phase, phase, section()) for phase in ("warm-up", "residual")]
     continued = train(tmp_path / "continued", "both", section(warm_up={"fraction": 0.5, "optimizer": "continued"}))
@@ -143,12 +175,40 @@ def test_both_phases_in_one_training_see_the_same_tokens_first_or_spread(tmp_pat
     assert losses(tmp_path / "mixed")[0] != pytest.approx(losses(tmp_path / "warm-up")[0], abs=1e-3)
 
 
-@given(st.lists(st.floats(0, 9), min_size=1, max_size=9))
-def test_the_best_evaluation_is_the_earliest_of_the_lowest(values: list[float]) -> None:
-    history = [Evaluation(10 * index, loss) for index, loss in enumerate(values)]
-    assert best(history).loss == min(values)
-    assert best(history).step == 10 * values.index(min(values))
-    assert since_best(history) == len(values) - 1 - values.index(min(values))
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=9), st.data())
+def test_the_best_evaluation_is_the_earliest_of_the_lowest_whenever_a_kill_comes(
+    values: list[int], data: st.DataObject
+) -> None:
+    killed_after = data.draw(st.integers(0, len(values) - 1))
+    resumed_at = data.draw(st.integers(0, killed_after))
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        stage = StageContext(Path(name), {}, smoke(), Progress(Path(name)), MetricLog(Path(name), "watched"))
+        patch.setattr(held_out, "mean_loss", lambda *_: float(values[step]))
+        patch.setattr(
+            held_out, "save_weights",
+            lambda stage, trainer, folder, beside: write_json(folder / EVALUATION, beside[EVALUATION]),
+        )  # fmt: skip
+        for steps in (range(killed_after + 1), range(resumed_at, len(values))):
+            watch = BestWeights(stage, MagicMock(), HeldOut(every=1), [], 1, MagicMock(), None)
+            for step in steps:
+                watch._evaluate(TrainerState(global_step=step), TrainerControl())
+        folder = watch.restore()
+        assert not (folder / EVALUATION).exists()
+        stage.metrics.close()
+    assert stage.facts == {"best_step": values.index(min(values)), "held_out_loss": min(values)}
+
+
+def test_weights_that_a_kill_left_are_told_of_as_what_they_are(tmp_path: Path) -> None:
+    """Were a repeated evaluation to come out otherwise, the weights in `best/` would still be those told of."""
+    write_json(tmp_path / "best" / "model" / EVALUATION, {"step": 4, "loss": 1.0})
+    stage = StageContext(tmp_path, {}, smoke(), Progress(tmp_path), MetricLog(tmp_path, "watched"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held_out, "mean_loss", lambda *_: 2.0)
+        watch = BestWeights(stage, MagicMock(), HeldOut(every=1), [], 1, MagicMock(), None)
+        watch._evaluate(TrainerState(global_step=3), TrainerControl())
+    watch.restore()
+    assert stage.facts == {"best_step": 4, "held_out_loss": 1.0}
 
 
 HELD_OUT = {"held_out": {"share": 0.25, "every": 1}, "epochs": 8, "learning_rate": 0.02, "schedule": "constant"}
@@ -178,7 +238,7 @@ def test_the_result_is_the_best_weights_and_not_the_last(tmp_path: Path) -> None
     )
     assert {path.name for path in (tmp_path / "steps").iterdir()} == {"step-3", "step-5"}
     AutoModelForCausalLM.from_pretrained(tmp_path / "steps" / "step-3")
-    assert not (tmp_path / "best").exists()
+    assert not (tmp_path / "model" / EVALUATION).exists()
 
 
 def test_a_training_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path) -> None:
@@ -192,7 +252,7 @@ def test_an_interrupted_training_with_held_out_records_ends_with_the_same_bits(
 ) -> None:
     whole = section(training=HELD_OUT)
     train(tmp_path / "whole", "residual", whole)
-    for step in (4, 9):
+    for step in (0, 4, 9):
 
         def cut(self: BestWeights, *_: Any, step: int = step, **__: Any) -> None:
             if _[1].global_step == step:
@@ -205,6 +265,46 @@ def test_an_interrupted_training_with_held_out_records_ends_with_the_same_bits(
     train(tmp_path / "parts", "residual", whole, checkpoint_minutes=0.0001)
     for name in ("model/model.safetensors", "held_out.json"):
         assert file_digest(tmp_path / "parts" / name) == file_digest(tmp_path / "whole" / name)
+    assert losses(tmp_path / "parts", "held_out_loss") == losses(tmp_path / "whole", "held_out_loss")
+
+
+def test_a_training_that_fails_while_adapters_are_merged_is_gone_on_with_and_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = section(training={**HELD_OUT, "epochs": 2, "lora": {"rank": 4}})
+    train(tmp_path / "whole", "residual", settings)
+
+    def out_of_memory(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    for owner, what in ((PeftModel, "from_pretrained"), (BaseTuner, "merge_and_unload")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, what, out_of_memory)
+            with pytest.raises(MemoryError):
+                train(tmp_path / "parts", "residual", settings, checkpoint_minutes=0.0001)
+        assert newest(tmp_path / "parts" / "checkpoints", smoke()) is not None
+        assert not (tmp_path / "parts" / "model").exists()
+    train(tmp_path / "parts", "residual", settings, checkpoint_minutes=0.0001)
+    for name in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
+        assert file_digest(tmp_path / "parts" / name) == file_digest(tmp_path / "whole" / name)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_before_its_weights_are_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = SupervisedTrainer.compute_loss
+
+    def spoilt(self: SupervisedTrainer, *given: Any, **more: Any) -> torch.Tensor:
+        loss = learn(self, *given, **more)
+        return loss * float("nan") if self.state.global_step == 3 else loss
+
+    monkeypatch.setattr(SupervisedTrainer, "compute_loss", spoilt)
+    with pytest.raises(UserError, match=r"training\.learning_rate: loss is nan.* after step 4"):
+        train(tmp_path, "residual", section(), checkpoint_minutes=0.0001)
+    assert newest(tmp_path / "checkpoints", smoke()) == (tmp_path / "checkpoints" / "checkpoint-3", 3)
+    with pytest.raises(UserError, match="grad_norm is inf after step 7"):
+        require_numbers({"loss": 1.0, "grad_norm": float("inf")}, 7, smoke())
+    require_numbers({"loss": 1.0, "grad_norm": float("inf")}, 7, smoke(zero={"stage": 2}))  # which left the step out
 
 
 def test_adapters_learn_and_are_merged_into_plain_weights(tmp_path: Path) -> None:

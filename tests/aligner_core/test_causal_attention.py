@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
 from aligner_core.embedded_models import local_folder
+from aligner_core.errors import UserError
 from aligner_core.training import causal_attention
 from aligner_core.training.causal_attention import attend
 
@@ -51,3 +52,20 @@ def test_a_model_gives_the_same_logits_and_right_padding_changes_none_of_them() 
         expected = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         torch.testing.assert_close(ours(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours(input_ids=padded).logits[:, :300], expected, rtol=1e-4, atol=1e-4)
+
+
+TINY = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8,
+        "num_attention_heads": 2, "num_key_value_heads": 1}  # fmt: skip
+
+
+def test_what_is_more_than_causal_is_refused_and_a_window_that_no_text_reaches_is_none() -> None:
+    windowed = MistralConfig(**TINY, sliding_window=8)
+    ids = torch.arange(9)[None]
+    for config, what in ((windowed, "sliding window"), (Gemma2Config(**TINY), "soft cap")):
+        network = AutoModelForCausalLM.from_config(config, attn_implementation=causal_attention.NAME)
+        with pytest.raises(UserError, match=rf"(?s){what}.*attention: eager"):
+            network(input_ids=ids)
+    ours = AutoModelForCausalLM.from_config(windowed, attn_implementation=causal_attention.NAME)
+    theirs = AutoModelForCausalLM.from_config(windowed, attn_implementation="eager")
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(input_ids=ids[:, :8]).logits, theirs(input_ids=ids[:, :8]).logits)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aligner_core.configuration import find_recipe, load, shipped_profiles, shipped_recipes
+from aligner_core.configuration import SHIPPED, find_recipe, load, shipped_recipes
 from aligner_core.errors import Problem, UserError
 from aligner_core.recipe import Recipe
 from ida.recipe import IdaRecipe
@@ -23,6 +23,8 @@ PROFILE: dict[str, Any] = {
     "name": "here",
     "device": {"kind": "cpu", "name": "two cores", "memory_gib": 8, "tflops": 1.0, "bandwidth_gb_s": 20},
 }
+
+PROFILES = sorted((SHIPPED / "profiles").glob("*.yaml"))
 
 
 def loaded(
@@ -49,7 +51,7 @@ def with_set(folder: Path, *overrides: str) -> Recipe:
     return recipe
 
 
-@pytest.mark.parametrize("profile", shipped_profiles(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("recipe", shipped_recipes(), ids=lambda path: path.stem)
 def test_every_shipped_recipe_validates_with_every_shipped_profile(recipe: Path, profile: Path) -> None:
     kind = IdaRecipe if recipe.stem.startswith("ida") else Recipe
@@ -60,7 +62,7 @@ def test_every_shipped_recipe_validates_with_every_shipped_profile(recipe: Path,
 
 def test_recipes_and_profiles_are_shipped() -> None:
     assert "quickstart" in {path.stem for path in shipped_recipes()}
-    assert {"cpu", "smoke"} <= {path.stem for path in shipped_profiles()}
+    assert {"cpu", "smoke"} <= {path.stem for path in PROFILES}
 
 
 def test_the_defaults_are_the_whole_of_a_small_recipe(tmp_path: Path) -> None:
@@ -103,6 +105,13 @@ def test_faults_of_recipe_and_profile_come_together(tmp_path: Path) -> None:
     assert {problem.where for problem in problems} == {
         "profile.yaml: zero.stage", "profile.yaml: procesess", "recipe.yaml: nmae", "recipe.yaml: seeds", "--set oops",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("section", ["student.training", "student.dpo.training", "floor"])
+def test_only_an_aligner_may_be_shown_a_cut_answer(tmp_path: Path, section: str) -> None:
+    _, [problem] = loaded(tmp_path, RECIPE, overrides=[f"{section}.over_long=truncate_answer"])
+    assert (problem.where, "use drop or raise" in problem.what) == (f"recipe.yaml: {section}", True)
+    assert with_set(tmp_path, "aligner.training.over_long=truncate_answer").floor is None
 
 
 def test_an_unknown_key_unlike_any_other_lists_the_known_ones(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Mistra
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.embedded_models import byte_tokenizer, local_folder
 from aligner_core.engines.cpu_linear import pack_linear_layers
-from aligner_core.engines.protocol import Completion, Prompt, Sampling, sampling_of
+from aligner_core.engines.protocol import Completion, Prompt, Room, Sampling, sampling_of
 from aligner_core.engines.transformers_engine import TransformersEngine
-from aligner_core.files import read_json
+from aligner_core.engines.vllm_engine import VllmEngine, completed
+from aligner_core.files import read_json, write_json
 from aligner_core.profile import Profile
 from aligner_core.recipe import Generation
 from aligner_core.stage_context import ModelLocation
@@ -251,6 +254,40 @@ def test_a_completion_has_the_tokens_of_its_text_and_the_end_token_where_it_was_
         assert str(engine.tokenizer.decode(completion.ids[: completion.tokens])).strip() == completion.text
 
 
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_start|>"])
+def test_the_text_that_vllm_finished_is_without_whichever_token_ended_it(end: str) -> None:
+    tokenizer = byte_tokenizer()
+    ids = [*tokenizer("sea")["input_ids"], tokenizer.convert_tokens_to_ids(end)]
+    assert completed(tokenizer, ids, True) == Completion("sea", 3, True, ids=tuple(ids))
+    assert completed(tokenizer, ids[:3], False) == Completion("sea", 3, False, ids=tuple(ids[:3]))
+
+
+@pytest.mark.parametrize("room", [None, Room(2**30, 500)])
+def test_vllm_takes_nearly_all_of_a_device_unless_it_is_given_a_room(
+    room: Room | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    class FakeLLM:
+        def __init__(self, **settings: Any) -> None:
+            given.update(settings)
+
+        def get_tokenizer(self) -> Any:
+            return byte_tokenizer()
+
+    fakes = {"vllm": {"LLM": FakeLLM}, "vllm.lora": {}, "vllm.lora.request": {"LoRARequest": None}}
+    for name, content in fakes.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    gpu = Profile.model_validate(read_yaml(find_profile("h200x1")))
+    VllmEngine(TINY, gpu, room=room)
+    if room:
+        assert (given["kv_cache_memory_bytes"], given["max_model_len"]) == (2**30, 500)
+        assert given["gpu_memory_utilization"] < 0.05, "no more has to be free beforehand"
+    else:
+        assert not {"kv_cache_memory_bytes", "max_model_len", "gpu_memory_utilization"} & set(given)
+
+
 def test_an_adapter_writes_what_the_merged_model_writes(
     writer: ModelLocation, adapter: tuple[ModelLocation, ModelLocation]
 ) -> None:
@@ -331,6 +368,29 @@ def test_vllm_gives_the_tokens_that_transformers_gives_with_and_without_drafts(
         assert found["statistics"]["acceptance"] > 0.5
         assert found["statistics"]["tokens_per_step"] > 2
         assert found["statistics"]["copy_rate"] > 0.8
+
+
+@pytest.fixture
+def two_ends(writer: ModelLocation, tmp_path: Path) -> ModelLocation:
+    """The writer, whose texts also end with a letter that it likes."""
+    folder = Path(shutil.copytree(writer.folder, tmp_path / "two_ends"))
+    engine = TransformersEngine(writer, smoke(precision="float32"))
+    letter = engine.generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)[0].ids[9]
+    path = folder / "generation_config.json"
+    write_json(path, {**read_json(path), "eos_token_id": [engine.tokenizer.eos_token_id, letter]})
+    return ModelLocation(str(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copy_aware", ["off", "on"])
+def test_vllm_ends_a_text_with_each_of_a_models_end_tokens_as_transformers_does(
+    two_ends: ModelLocation, copy_aware: str
+) -> None:
+    engine = TransformersEngine(two_ends, smoke(precision="float32"))
+    plain = engine.generate(PROMPTS, Sampling(max_new_tokens=48), seed=0)
+    assert any(item.finished and item.ids[-1] != engine.tokenizer.eos_token_id for item in plain)
+    drafts = [(question, item.text + "x") for question, item in zip(QUESTIONS, plain, strict=True)]
+    assert vllm([two_ends], copy_aware, [drafts])["written"] == [as_written(plain)]
 
 
 @pytest.mark.slow

@@ -193,10 +193,20 @@ def test_generation_holds_weights_and_cache_spread_over_devices() -> None:
 
 
 def test_scoring_needs_the_weights_and_light_stages_next_to_nothing() -> None:
-    scoring = estimate(ScoringWork(SHAPES["7b"], 100, 300), place(device=CPU, processes=1))
+    scoring = estimate(ScoringWork((SHAPES["7b"],), 100, 300), place(device=CPU, processes=1))
     assert scoring.memory_gib == pytest.approx(1 + 2 * 6.738e9 / 2**30, rel=0.01)
-    assert estimate(ScoringWork(SHAPES["70b"], 100, 300), place(device=CPU, processes=1)).too_large
+    assert estimate(ScoringWork((SHAPES["70b"],), 100, 300), place(device=CPU, processes=1)).too_large
     assert estimate(Light(), place(device=CPU)).memory_gib < 1
+
+
+def test_models_that_score_together_are_in_memory_together() -> None:
+    one, both = (
+        estimate(ScoringWork(shapes, 100, 300), place(device=CPU, processes=1))
+        for shapes in ((SHAPES["7b"],), (SHAPES["7b"], SHAPES["2b"]))
+    )
+    assert both.memory_gib - one.memory_gib == pytest.approx(2 * parameters(SHAPES["2b"]) / 2**30)
+    assert both.tokens == 2 * one.tokens
+    assert both.flops > one.flops
 
 
 def test_the_recipes_default_training_is_planned_for_every_size() -> None:

@@ -17,6 +17,7 @@ from aligner_core.files import (
     digest,
     file_digest,
     open_atomic,
+    open_folder,
     read_json,
     read_jsonl,
     write_json,
@@ -50,6 +51,24 @@ def test_a_failure_inside_the_block_leaves_the_old_file_alone(tmp_path: Path, er
         write_jsonl(path, fail(error))
     assert read_jsonl(path) == [{"row": 0}]
     assert os.listdir(tmp_path) == ["table.jsonl"]
+
+
+def write_half_a_folder(folder: Path) -> None:
+    with open_folder(folder) as writing:
+        write_text(writing / "first", "half")
+        raise KeyboardInterrupt
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for times in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            write_half_a_folder(folder)
+        assert folder.exists() == bool(times)
+        with open_folder(folder) as writing:
+            write_text(writing / f"file {times}", "whole")
+        assert os.listdir(folder) == [f"file {times}"]
+        assert os.listdir(tmp_path) == ["model"]
 
 
 def test_a_failure_leaves_no_new_file(tmp_path: Path) -> None:

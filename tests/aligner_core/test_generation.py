@@ -147,6 +147,23 @@ def test_facts_count_rows_and_tokens_and_progress_reaches_the_end(tmp_path: Path
     assert (state.done, state.total) == (10, 10)
 
 
+def test_progress_tells_of_the_rows_again_once_the_model_is_loaded(tmp_path: Path) -> None:
+    stage, seen = context(tmp_path, 3), []
+
+    class Watching(FakeEngine):
+        def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[Completion]:
+            seen.append(read_state(tmp_path))
+            return super().generate(prompts, sampling, seed)
+
+    def load() -> Engine:
+        stage.progress.pause("loading the model")
+        seen.append(read_state(tmp_path))
+        return Watching()
+
+    Bulk(stage, ROWS, 10).ask("texts", load, [Prompt(conversation(row)) for row in ROWS], SAMPLING, 5)
+    assert [(state.doing, state.total) for state in seen] == [("loading the model", 0), ("texts", 10)]
+
+
 def test_text_beyond_ascii_and_line_ends_stay_in_one_line_each(tmp_path: Path) -> None:
     rows = ["né", "日本", "a\nb", "\u2028", "a"]
     generate(tmp_path, FakeEngine(), rows=rows)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_core.training.order import LengthSortedBatches, interleaved, passes
+from aligner_core.training.order import LengthSortedOrder, interleaved, passes
 
 LENGTHS = st.lists(st.integers(1, 2000), min_size=1, max_size=60)
 
@@ -57,7 +57,7 @@ def test_a_mixture_is_even() -> None:
 @given(LENGTHS, st.integers(1, 70))
 def test_each_global_batch_holds_its_records_sorted_by_length(lengths: list[int], batch: int) -> None:
     order = passes(range(len(lengths)), 2, generator())
-    sampler = LengthSortedBatches(order, lengths, batch)
+    sampler = LengthSortedOrder(order, lengths, batch)
     assert len(sampler) == len(order)
     for given_, found in zip(batches(order, batch), batches(list(sampler), batch), strict=True):
         assert sorted(given_) == sorted(found)

@@ -8,6 +8,8 @@ import pytest
 
 from aligner_core.configuration import load_profile
 from aligner_core.estimates import activation_bytes, estimate, fits, lasting_bytes, micro_batch_size
+from aligner_core.estimates.decoding import cache_bytes
+from aligner_core.estimates.policy import engine_cache_bytes, policy_gib
 from aligner_core.profile import Profile
 from aligner_core.recipe import Shape
 from aligner_core.shapes import kv_bytes_per_token, parameters
@@ -63,6 +65,29 @@ def test_vllm_holds_weights_of_its_own_spread_over_the_devices_of_a_copy(tensor_
     assert more == pytest.approx(2 * parameters(SHAPES["13b"]) / tensor_parallel)
 
 
+def test_vllms_cache_stays_while_the_policy_is_updated() -> None:
+    few, many = (place(generation={"engine": "vllm", "batch": batch, "tensor_parallel": 8}) for batch in (1, 3))
+    work = policy("7b")
+    more = (policy_gib(work, 1, many) - policy_gib(work, 1, few)) * GIB
+    assert more == pytest.approx(2 * cache_bytes(work.policy, work.longest, many) / 8, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["h200x1", "a800x8", "h100x8", "h100x8x8"])
+def test_vllms_cache_takes_no_more_than_the_training_leaves(name: str) -> None:
+    profile = load_profile(name)
+    profile = profile.model_copy(update={"generation": profile.generation.model_copy(update={"batch": 100_000})})
+    work = policy("7b", prompts=100_000, global_batch=100_000, lora_rank=16)
+    assert engine_cache_bytes(work, profile) > 10 * cache_bytes(work.policy, work.longest, profile) / 8
+    assert fits(policy_gib(work, 1, profile), profile)
+    assert estimate(work, profile).micro_batch > 1
+
+
+def test_the_policy_that_vllm_reads_lies_on_the_disk_beside_the_one_that_is_left() -> None:
+    own, beside = (place(generation={"engine": engine}) for engine in ("transformers", "vllm"))
+    more = estimate(policy("7b"), beside).disk_gib - estimate(policy("7b"), own).disk_gib
+    assert more * GIB == pytest.approx(2 * parameters(SHAPES["7b"]))
+
+
 def test_rollouts_by_the_policys_own_network_gather_all_weights_of_zero_3_on_every_device() -> None:
     saving = {"zero": {"stage": 3}, "gradient_checkpointing": True}
     own = place(processes=64, nodes=8, generation={"engine": "transformers", "batch": 2}, **saving)
@@ -109,7 +134,7 @@ def test_the_knob_named_for_a_student_helps_when_turned(size: str, name: str, me
     work = {
         "sft": TrainingWork(SHAPES[size], 20_000, 300, 200, 3.0, 128, 2048),
         "dpo": pairs(size),
-        "reference": ScoringWork(SHAPES[size], 20_000, 300, 200),
+        "reference": ScoringWork((SHAPES[size],), 20_000, 300, 200),
         "ppo": policy(size, "7b", ("7b", "7b")),
     }[method]
     found = estimate(work, profile)
@@ -135,7 +160,7 @@ def test_half_as_many_pairs_as_texts_have_room_in_one_pass() -> None:
 
 
 def test_a_reference_pass_is_shared_by_all_processes_and_sharded_under_zero_three() -> None:
-    work = ScoringWork(SHAPES["70b"], 20_000, 300, 200)
+    work = ScoringWork((SHAPES["70b"],), 20_000, 300, 200)
     assert estimate(work, place(processes=1)).too_large
     node = estimate(work, place(zero={"stage": 3}))
     assert node.too_large is None
@@ -162,7 +187,7 @@ def test_the_published_student_of_seventy_billion_fits_on_eight_nodes_by_every_m
     for work in (
         TrainingWork(SHAPES["70b"], 10_000, 300, 200, 3.0, 128, 2048),
         pairs("70b"),
-        ScoringWork(SHAPES["70b"], 20_000, 300, 200),
+        ScoringWork((SHAPES["70b"],), 20_000, 300, 200),
         PolicyWork(SHAPES["70b"], tiny, (tiny, tiny), 100, 128, 100, 200, 1124, 128),
     ):
         assert estimate(work, profile).too_large is None

@@ -8,19 +8,22 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from aligner_core.engines.protocol import Sampling, open_engine
+from aligner_core.engines.protocol import Room, Sampling, open_engine
 from aligner_core.errors import UserError
-from aligner_core.files import file_digest, read_json, read_jsonl, write_jsonl
+from aligner_core.estimates.decoding import cache_bytes
+from aligner_core.files import file_digest, read_json, read_jsonl, write_json, write_jsonl
 from aligner_core.launch import launch_environment
+from aligner_core.ppo import parts as opening
 from aligner_core.ppo.alarms import alarms
 from aligner_core.ppo.learners import Descent, OneProcess
 from aligner_core.ppo.networks import response_values, value_model
@@ -28,8 +31,10 @@ from aligner_core.ppo.rollouts import Asked, EngineSampler, Rollout, Text, colla
 from aligner_core.profile import Profile
 from aligner_core.recipe import Lora
 from aligner_core.recipe.students import Ppo
-from aligner_core.stage_context import ModelLocation
+from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.tasks.policy import TrainPpo
+from aligner_core.work import PolicyWork
+from tests.aligner_core.test_estimates import SHAPES
 from tests.aligner_core.toy_ppo import (
     NEW_TOKENS,
     ShareOfLetter,
@@ -40,6 +45,7 @@ from tests.aligner_core.toy_ppo import (
     stage_in,
     toy_loop,
     toy_model,
+    toy_reward,
 )
 
 TOY = Ppo(
@@ -99,6 +105,8 @@ def test_loss_and_gradients_of_two_steps_equal_an_independent_implementation(
         def sample(self, asked: Sequence[Asked], seeds: Sequence[int]) -> list[Rollout]:
             drawn.extend(parts.sampler.sample(asked, seeds))
             return drawn
+
+        def close(self) -> None: ...
 
     loop.parts = dataclasses.replace(parts, policy=policy, value=value, sampler=Remembering(), micro_batch=micro_batch)
     loop.run()
@@ -165,6 +173,7 @@ def test_loss_and_gradients_of_two_steps_equal_an_independent_implementation(
     for name, found in {"policy_loss": policy_losses, "value_loss": value_losses, "ptx_loss": ptx_losses}.items():
         assert row[name] == pytest.approx(float(sum(found) / 2), rel=1e-4, abs=1e-6)
     assert row["policy_clipped"] > 0
+    assert row["tokens"] == sum(map(len, drawn)) + 2 * sum(map(len, examples))
     assert row["score"] == pytest.approx(mean, abs=1e-6)
     assert row["kl"] == pytest.approx(float(sum((a - b).sum() for a, b in zip(old, referred, strict=True)) / 16))
 
@@ -203,8 +212,8 @@ class Dying(ShareOfLetter):
 def test_a_training_that_was_killed_ends_with_the_same_bits(
     tmp_path: Path, model: ModelLocation, minutes: float
 ) -> None:
-    train(tmp_path / "whole", model, SHORT)
-    place = profile(checkpoint_minutes=minutes)
+    whole, place = stage_in(tmp_path / "whole", profile()), profile(checkpoint_minutes=minutes)
+    toy_loop(whole, model, SHORT).run()
     for calls in (1, 2):
         loop = toy_loop(stage_in(tmp_path / "killed", place), model, SHORT)
         loop.parts = dataclasses.replace(loop.parts, scorer=Dying(calls))
@@ -213,18 +222,11 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(
     (tmp_path / "killed" / "checkpoints" / "iteration-000099").mkdir(parents=True)  # half-written
     with (tmp_path / "killed" / "iterations.jsonl").open("a") as stream:
         stream.write('{"iteration": 3, "sco')
-    train(tmp_path / "killed", model, SHORT, place)
+    resumed = stage_in(tmp_path / "killed", place)
+    toy_loop(resumed, model, SHORT).run()
+    assert resumed.facts["tokens"] == whole.facts["tokens"] > 0
     for name in ("iterations.jsonl", "rollouts.jsonl", "model/model.safetensors"):
         assert file_digest(tmp_path / "killed" / name) == file_digest(tmp_path / "whole" / name)
-    assert not (tmp_path / "killed" / "checkpoints").exists()
-
-
-def toy_reward(folder: Path, model: ModelLocation, seed: int = 5) -> ModelLocation:
-    """A reward model with random scores that reads the policy's tokens."""
-    torch.manual_seed(seed)
-    AutoModelForSequenceClassification.from_pretrained(model.folder, num_labels=1).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model.folder).save_pretrained(folder)
-    return ModelLocation(str(folder))
 
 
 def in_processes(
@@ -298,6 +300,12 @@ def test_adapters_are_trained_against_the_policy_without_them_and_merged(tmp_pat
     assert torch.equal(before.lm_head.weight, after.lm_head.weight)
 
 
+def test_dropout_of_adapters_is_refused_because_ppo_has_none() -> None:
+    with pytest.raises(ValidationError, match="PPO has none"):
+        Ppo.model_validate({"lora": {"dropout": 0.1}})
+    assert Ppo.model_validate({"lora": {"rank": 4}}).lora == Lora(rank=4)
+
+
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path, model: ModelLocation) -> None:
     plain = train(tmp_path / "plain", model, SHORT)
     recomputed = train(tmp_path / "recomputed", model, SHORT, profile(gradient_checkpointing=True))
@@ -332,9 +340,12 @@ def test_an_engine_that_takes_the_policys_weights_samples_as_the_policy_itself(
     stage = stage_in(tmp_path / "engine", profile())
     loop = toy_loop(stage, model, SHORT)
     sampling = Sampling(NEW_TOKENS, temperature=1.0)
-    sampler = EngineSampler(open_engine(stage, model), loop.parts.export, tmp_path / "weights", sampling)
+    engine = open_engine(stage, model)
+    sampler = EngineSampler(engine, loop.parts.export, tmp_path / "weights", sampling)
     loop.parts = dataclasses.replace(loop.parts, sampler=sampler)
     loop.run()
+    assert not hasattr(engine, "_model"), "it would keep its memory"
+    assert not (tmp_path / "weights").exists(), "they are as large as the model beside them"
     for one, two in zip(expected, read_jsonl(tmp_path / "engine" / "iterations.jsonl"), strict=True):
         assert two == pytest.approx(one, abs=1e-4)
 
@@ -423,12 +434,27 @@ def test_a_question_that_leaves_no_room_is_left_out_and_named(tmp_path: Path, mo
         toy_loop(stage, model, TOY.model_copy(update={"max_length": NEW_TOKENS + 1}))
 
 
-def test_the_stage_trains_with_reward_and_cost_models_and_leaves_a_plain_model(
-    tmp_path: Path, model: ModelLocation
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_vllm_is_given_its_share_of_a_gpu_which_it_shares_with_the_training(
+    tmp_path: Path, model: ModelLocation, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(model.folder)
+    given: list[Room | None] = []
+    monkeypatch.setattr(opening, "open_engine", lambda stage, start, drafts, room: given.append(room))
+    device = {**profile().device.model_dump(), "kind": kind}
+    stage = stage_in(tmp_path / "run", profile(device=device, generation={"engine": "vllm", "batch": 4}))
+    shape = SHAPES["7b"]
+    work = PolicyWork(shape, shape, (shape,), 1, 16, 100, 200, 300, 16)
+    opening._sampler(stage, model, None, None, Sampling(200), work, None)
+    sequence = cache_bytes(shape, 300, stage.profile)
+    assert given == [Room(int(5 * sequence), 300) if kind == "cuda" else None]
+
+
+@pytest.fixture
+def ppo_stage(tmp_path: Path, model: ModelLocation) -> StageContext:
+    """A stage with toy models; the reward model reads the last ten tokens of a text alone."""
     for seed, name in enumerate(("reward", "cost")):
         toy_reward(tmp_path / name, model, seed)
+    write_json(tmp_path / "reward" / "score_model.json", {"reads": "helpful", "max_length": 10})
     write_jsonl(tmp_path / "questions.jsonl", (row.row() for row in questions(16)))
     write_jsonl(
         tmp_path / "labels.jsonl",
@@ -440,14 +466,46 @@ def test_the_stage_trains_with_reward_and_cost_models_and_leaves_a_plain_model(
         "model": {"location": model.folder},
         **{name.removesuffix(".jsonl"): {"location": location} for name, location in inputs.items()},
     }
+    return stage
+
+
+def train_stage(stage: StageContext) -> None:
     section = SHORT.model_copy(update={"iterations": 2, "cost_weight": 2.0})
     TrainPpo(section=section, max_new_tokens=6, precision="float32", engine="transformers", seed=3).run(stage)
+
+
+def test_score_models_are_opened_by_a_process_that_knows_its_device(
+    ppo_stage: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def noting(name: str) -> Callable[..., Any]:
+        act = getattr(opening, name)
+
+        def acting(*arguments: Any) -> Any:
+            done.append(name)
+            return act(*arguments)
+
+        return acting
+
+    for name in ("join", "RewardAndCost"):
+        monkeypatch.setattr(opening, name, noting(name))
+    train_stage(ppo_stage)
+    assert done == ["join", "RewardAndCost"]
+
+
+def test_the_stage_trains_with_reward_and_cost_models_and_leaves_a_plain_model(
+    tmp_path: Path, model: ModelLocation, ppo_stage: StageContext
+) -> None:
+    tokenizer, stage = AutoTokenizer.from_pretrained(model.folder), ppo_stage
+    train_stage(stage)
     for row in read_jsonl(tmp_path / "stage" / "iterations.jsonl"):
         assert row["cost"] != 0
         assert row["score"] == pytest.approx(row["reward"] - 2 * row["cost"], abs=1e-5)
         assert 1 <= row["length"] <= 6
         assert row["ptx_loss"] > 0
     assert stage.facts["value_start"] == "reward"
+    assert 0 < stage.facts["cut"] < 2 * SHORT.prompts
     folder = tmp_path / "stage" / "model"
     AutoModelForCausalLM.from_pretrained(folder)
     assert AutoTokenizer.from_pretrained(folder).chat_template == tokenizer.chat_template

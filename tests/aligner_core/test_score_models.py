@@ -11,12 +11,14 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 
 from aligner_core.embedded_models import byte_tokenizer
 from aligner_core.errors import UserError
-from aligner_core.files import read_json, write_json
+from aligner_core.files import read_json, write_json, write_jsonl
 from aligner_core.profile import Profile
 from aligner_core.score_models import Reads, RewardAndCost, open_score_model
 from aligner_core.stage_context import ModelLocation
+from aligner_core.tasks.score import ScoreAnswers
 from aligner_core.templates import CONVERSATION_FRAME
 from aligner_core.training.deepspeed_setup import whole_weights
+from tests.aligner_core.toy_ppo import stage_in
 
 PROFILE = Profile.model_validate(
     {
@@ -26,6 +28,7 @@ PROFILE = Profile.model_validate(
     }
 )
 TEXTS = [("Why?", "Because.", None), ("How do I do it, then?", "Like this: first one thing, then the other.", None)]
+LONG = [("Why?", "y" * letters, None) for letters in (30, 40)]  # 54 and 64 tokens
 
 
 def classifier(folder: Path, labels: int = 1) -> LlamaForSequenceClassification:
@@ -200,6 +203,32 @@ def test_the_two_headed_scorer_may_be_both(tmp_path: Path) -> None:
     place = ModelLocation(str(tmp_path))
     both = open_score_model(place, None, PROFILE).score(TEXTS)
     assert RewardAndCost(place, place, PROFILE).score(TEXTS) == [(row["helpful"], -row["harmless"]) for row in both]
+
+
+def test_texts_that_were_cut_are_counted_for_each_model_that_read_them_and_once_for_a_shared_one(
+    tmp_path: Path,
+) -> None:
+    for name, reads, limit in (("reward", "helpful", 50), ("cost", "cost", 60)):
+        own(tmp_path / name, reads, limit)
+    classifier(tmp_path / "both", labels=2)
+    write_json(tmp_path / "both" / "scorer.json", {"max_length": 50})
+    reward, cost, both = (ModelLocation(str(tmp_path / name)) for name in ("reward", "cost", "both"))
+    for models, cut in (((reward, None), 2), ((reward, cost), 3), ((both, both), 2)):
+        scorer = RewardAndCost(*models, PROFILE)
+        scorer.score(LONG)
+        assert scorer.cut == cut
+
+
+def test_an_evaluation_says_how_many_texts_its_scorer_could_not_read_whole(tmp_path: Path) -> None:
+    classifier(tmp_path / "scorer", labels=2)
+    write_json(tmp_path / "scorer" / "scorer.json", {"max_length": 60})
+    rows = [{"id": str(number), "question": asked, "answer": text} for number, (asked, text, _) in enumerate(LONG)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    places = {"questions": tmp_path / "rows.jsonl", "student": tmp_path / "rows.jsonl", "scorer": tmp_path / "scorer"}
+    stage = stage_in(tmp_path / "stage", PROFILE)
+    stage.inputs = {name: {"location": str(path)} for name, path in places.items()}
+    ScoreAnswers(systems={"student": "answer"}, precision="float32", scorer="evaluation").run(stage)
+    assert stage.facts == {"rows": 2, "cut": 1}
 
 
 def test_a_reward_model_is_no_cost_model(tmp_path: Path) -> None:

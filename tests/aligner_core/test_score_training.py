@@ -28,7 +28,7 @@ from aligner_core.stage_context import ModelLocation, StageContext
 from aligner_core.stages import Task
 from aligner_core.tasks.score_models import TrainCostModel, TrainRewardModel
 from aligner_core.training.reward import preference
-from aligner_core.training.score_model import batched, read_at_last_token
+from aligner_core.training.score_model import batched, read_at_last_token, score_arguments
 
 Rows = Sequence[Mapping[str, Any]]
 SECTION = ScoreModelSection(
@@ -132,6 +132,16 @@ def test_a_cost_model_puts_unsafe_above_zero_and_safe_below(tmp_path: Path) -> N
     model = open_score_model(ModelLocation(str(tmp_path / "model")), "cost", smoke())
     good, bad = (-row["harmless"] for row in model.score([("Is it so?", text, None) for text in (GOOD, BAD)]))
     assert good < 0 < bad
+
+
+def test_a_micro_batch_is_what_fits_and_at_most_a_few_records(tmp_path: Path) -> None:
+    network, _ = load_scorer(ModelLocation(local_folder("embedded:tiny-random")), torch.float32, 1)
+    device = smoke().device.model_dump()
+    for memory, records in ((8.0, 4), (1.01, 1)):
+        place = smoke(micro_batch=None, device={**device, "memory_gib": memory})
+        stage = StageContext(tmp_path, {}, place, Progress(tmp_path), MetricLog(tmp_path, "scores"))
+        found = score_arguments(stage, network, [200] * 32, SECTION, 1)
+        assert (found["per_device_train_batch_size"], found["gradient_accumulation_steps"]) == (records, 8 // records)
 
 
 def test_only_safe_answers_that_were_changed_say_what_is_preferred() -> None:

@@ -228,4 +228,4 @@ def test_a_trained_scorer_loads_again_with_its_calibration(tmp_path: Path) -> No
     assert stage.facts["kinds"] == {"safe": 8, "unsafe": 4, "identical": 0}
     assert read_json(tmp_path / "model" / "scorer.json")["max_length"] == 256
     assert scorer_ids(tokenizer, "Q?", "A.", None) == scorer_ids(TOKENIZER, "Q?", "A.", None)
-    assert not (tmp_path / "checkpoints").exists()
+    assert not list((tmp_path / "checkpoints").iterdir())

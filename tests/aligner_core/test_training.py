@@ -100,7 +100,6 @@ def test_the_loss_falls_and_the_result_is_a_plain_model_folder(one_process: tupl
     assert len(losses) == 12
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert {path.name for path in (folder / "model").iterdir()} >= {"config.json", "model.safetensors"}
-    assert not (folder / "checkpoints").exists()
     assert not [path for path in (folder / "model").iterdir() if path.suffix in (".bin", ".pt")]
 
 
@@ -126,6 +125,42 @@ def test_a_training_killed_after_any_checkpoint_ends_with_the_same_bits(
     (half_written / "trainer_state.json").write_text("{")
     assert train(tmp_path / "killed", profile) == losses
     assert weights(tmp_path / "killed") == weights(whole)
+
+
+def test_a_training_killed_after_its_end_begins_at_its_last_checkpoint(
+    one_process: tuple[list[float], Path], tmp_path: Path
+) -> None:
+    profile = smoke(checkpoint_minutes=0.0001)
+    describe(tmp_path, profile, TRAINING, 48)
+    killer = (
+        "import os, sys; from pathlib import Path; from aligner_core import stage_process; "
+        "from aligner_core.tasks import train\n"
+        "train.store_card = lambda *given: os._exit(9)\n"
+        "sys.exit(stage_process.main(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", killer, str(tmp_path)]
+    assert subprocess.run(command, env={**os.environ, **launch_environment(profile)}).returncode == 9
+    [last] = (tmp_path / "checkpoints").glob("*/whole.json")
+    assert read_json(last)["done"] == 12
+    assert train(tmp_path, profile) == one_process[0]
+    assert weights(tmp_path) == weights(one_process[1])
+
+
+def test_under_zero_3_weights_are_sharded_while_they_are_read(tmp_path: Path) -> None:
+    profile = smoke(zero={"stage": 3})
+    describe(tmp_path, profile, TRAINING, 8)
+    probe = (
+        "import os, sys; from pathlib import Path; from aligner_core import stage_process; "
+        "from aligner_core.training import supervised; load = supervised.load_network\n"
+        "def sharded(stage, model):\n"
+        "    os._exit(7 if all(hasattr(weight, 'ds_id') for weight in load(stage, model).parameters()) else 8)\n"
+        "supervised.load_network = sharded\n"
+        "sys.exit(stage_process.main(Path(sys.argv[1])))"
+    )
+    (tmp_path / "probe.py").write_text(probe)
+    command = [*launch_command(tmp_path, profile)[:-3], str(tmp_path / "probe.py"), str(tmp_path)]
+    result = subprocess.run(command, env={**os.environ, **launch_environment(profile)}, capture_output=True, text=True)
+    assert "exitcode  : 7" in result.stderr, result.stderr[-3000:]
 
 
 def test_equal_confidence_changes_nothing_and_the_doubtful_half_counts_less(

@@ -6,6 +6,7 @@ several processes under a launcher.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import sys
@@ -15,12 +16,19 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from aligner_core.configuration import find_profile, read_yaml
 from aligner_core.files import read_json, write_json
 from aligner_core.metrics import MetricLog
-from aligner_core.ppo.loop import Loop, Parts
+from aligner_core.ppo.loop import Loop
 from aligner_core.ppo.parts import open_parts, within_room
 from aligner_core.ppo.rollouts import Text
 from aligner_core.profile import Profile
@@ -34,10 +42,13 @@ from aligner_core.training.examples import Example, build_example
 LETTERS = "abcdefghijklmn"
 WANTED = "g"
 NEW_TOKENS = 8
+REWARD = "reward"
 
 
 class ShareOfLetter:
     """Reward is the share of the wanted letter in the answer, cost the share of another."""
+
+    cut = 0
 
     def score(self, texts: Sequence[Text]) -> list[tuple[float, float]]:
         words = [answer.split() for _, answer, _ in texts]
@@ -45,7 +56,7 @@ class ShareOfLetter:
 
 
 def toy_model(folder: Path, seed: int = 0) -> ModelLocation:
-    """Two layers, sixteen tokens: letters, the user's mark, and the end."""
+    """Two layers, sixteen tokens: letters, the user's mark, and the end. A reward model lies in it."""
     vocabulary = {token: index for index, token in enumerate([*LETTERS, "<user>", "<end>"])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -61,6 +72,16 @@ def toy_model(folder: Path, seed: int = 0) -> ModelLocation:
     torch.manual_seed(seed)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    model = ModelLocation(str(folder))
+    toy_reward(folder / REWARD, model)
+    return model
+
+
+def toy_reward(folder: Path, model: ModelLocation, seed: int = 5) -> ModelLocation:
+    """A reward model with random scores that reads the policy's tokens."""
+    torch.manual_seed(seed)
+    AutoModelForSequenceClassification.from_pretrained(model.folder, num_labels=1).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model.folder).save_pretrained(folder)
     return ModelLocation(str(folder))
 
 
@@ -97,11 +118,14 @@ def labels(tokenizer: Any) -> list[Example]:
 def toy_loop(
     stage: StageContext, model: ModelLocation, section: Ppo, seed: int = 1, reward: ModelLocation | None = None
 ) -> Loop:
-    """The real loop with real parts; only the scorer is the toy's. The value model may begin with `reward`."""
+    """The real loop with real parts; only the scores are the toy's. The value model begins with `reward`, if given."""
     set_seed(seed)  # fresh adapters are drawn
     tokenizer = AutoTokenizer.from_pretrained(model.folder)
     asked = within_room(stage, questions(), tokenizer, section.max_length - NEW_TOKENS)
-    parts: Parts = open_parts(stage, model, reward, tokenizer, ShareOfLetter(), section, NEW_TOKENS, asked)
+    scores = reward.folder if reward else str(Path(model.folder) / REWARD)
+    stage.inputs = {"model": {"location": model.folder}, "reward": {"location": scores}}
+    start = section.model_copy(update={"value_start": "reward" if reward else "policy"})
+    parts = dataclasses.replace(open_parts(stage, tokenizer, start, NEW_TOKENS, asked), scorer=ShareOfLetter())
     return Loop(stage, section, parts, asked, labels(tokenizer) if section.ptx else [], seed)
 
 

@@ -71,7 +71,7 @@ def fake_comparison(**changes: Any) -> dict[str, Any]:
         "a": "student", "b": "upstream", "axis": "helpful", "win": 0, "tie": 60, "lose": 0, "unparsed": 3,
         "omega": 0.0, "low": 0.0, "high": 0.0, "order_agreement": 0.0, "order_biased": True, "to_first": 1.0,
         "judge": "http://host/v1#m", "words": ["helpful: a tie", "It has an order bias."],
-        "agreement": {"scores": agreement}, **changes,
+        "stages": ["scores-s1"], "agreement": {"scores": agreement}, **changes,
     }  # fmt: skip
 
 

@@ -45,6 +45,17 @@ def test_files_become_rows_and_panels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert Path(picture).with_suffix(".svg").is_file()
 
 
+def test_files_of_the_same_name_are_told_apart_by_their_paths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / folder / "scores.jsonl" for folder in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        scored(file)
+    assert main(list(map(str, files))) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == list(map(str, files))
+
+
 def test_without_scores_there_are_lengths_and_no_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = str(scored(tmp_path / "bare.jsonl", scores=False))
     assert main([bare]) == 0

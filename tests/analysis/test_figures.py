@@ -301,6 +301,24 @@ def test_training_curves_have_a_panel_per_kind_of_stage_and_a_line_per_seed() ->
     assert figure.axes[1].lines[0].get_xydata().tolist() == [[1, 2], [2, 1], [3, 0]]
 
 
+def test_every_one_of_many_series_is_drawn_and_looks_unlike_the_others() -> None:
+    stages = [f"student-s{seed}" for seed in range(1, 10)]
+    frame = pd.DataFrame([(stage, step, 1.0) for stage in stages for step in range(60)],
+                         columns=["stage", "step", "loss"]).assign(iteration=lambda rows: rows["step"])  # fmt: skip
+    shares = pd.DataFrame({"axis": "helpful", "upstream": stages, "fraction": 0.2, "omega": 1.0})
+    drawn = {
+        "training": training_curves(frame).axes[0].lines,
+        "preference": preference_curves(frame.assign(accuracy=1.0)).axes[0].lines,
+        "policy": policy_curves(frame).axes[0].lines,
+        "warm-up": [container.lines[0] for container in warm_up(shares).axes[0].containers],
+        "published warm-up": [line for line in warm_up_elo(shares.assign(elo=1.0, elo_symmetric=2.0)).axes[0].lines
+                              if line.get_linestyle() == "-"],
+    }  # fmt: skip
+    for name, lines in drawn.items():
+        looks = {(line.get_color(), line.get_marker()) for line in lines if len(line.get_xdata())}
+        assert len(looks) == len(stages), name
+
+
 def test_a_watched_training_has_its_held_out_loss_dashed_beside() -> None:
     rows = [(0, np.nan, 3.0), (1, 2.5, np.nan), (2, 2.0, np.nan), (2, np.nan, 2.2)]
     frame = pd.DataFrame(rows, columns=["step", "loss", "held_out_loss"]).assign(stage="aligner-s1")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from aligner_core.files import read_json
+from aligner_core.files import read_json, write_json
 from analysis.figures.main_table import heat_map
 from analysis.main_table import axes_of, main_table, omega_table, published_cells
 from analysis.report import write_report
+from analysis.results import corrections
 from analysis.run_data import load_run
 from tests.analysis.fake_runs import fake_main_table
 
@@ -31,6 +32,23 @@ def test_every_cell_is_compared_on_its_own_set_and_stands_beside_the_published_o
     assert {row["omega"] for key, row in rows.items() if key[0] == "Claude-2"} == {-100.0}
     assert rows["Claude-2", "beavertails", "harmless"]["published"] == 30.3
     assert rows["GPT-4", "truthfulqa", "helpful"]["published"] == -1.2
+
+
+def test_sets_stand_in_the_order_of_the_recipe(table: Path) -> None:
+    alphabetical = load_run(table)
+    run = read_json(table / "run.json")
+    run["stages"].sort(key=lambda stage: "beavertails" in stage["name"])
+    write_json(table / "run.json", run)
+    turned = load_run(table)
+    assert (alphabetical.sets, turned.sets) == (["beavertails", "truthfulqa"], ["truthfulqa", "beavertails"])
+    assert omega_table(main_table(turned), "aligned").columns[0] == "truthfulqa\nhelpful"
+    for system in turned.systems:
+        assert turned.matrix(system, "id").tolist() == turned.matrix(turned.systems[0], "id").tolist()
+        assert sorted(turned.questions) == alphabetical.questions
+
+
+def test_all_upstreams_corrections_are_counted(table: Path) -> None:
+    assert corrections(load_run(table))["pairs"] == 2 * 20
 
 
 def test_the_heat_map_has_upstreams_down_sets_across_and_the_average_last(table: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, write_json, write_jsonl
-from analysis.report import duration, write_report
-from analysis.results import compare, gap_in_words, in_words
+from aligner_core.statistics import detectable_omega
+from analysis.report import amounts, duration, write_report
+from analysis.results import compare, corrections, gap_in_words, in_words
 from analysis.run_data import load_run
 from tests.analysis.fake_runs import SYSTEMS, fake_comparison, fake_run
 
@@ -37,9 +38,10 @@ def test_known_means_give_the_known_differences_and_pgr(improving: Path) -> None
 def test_no_gap_is_said_in_words_and_never_divided_by(tmp_path: Path) -> None:
     folder = fake_run(tmp_path, dict.fromkeys(SYSTEMS, 0.0))
     write_report(folder)
-    words = " ".join(read_json(folder / "report.json")["words"])
-    assert "No difference in helpfulness between student and upstream can be told" in words
-    assert "PGR says nothing there" in words
+    words = read_json(folder / "report.json")["words"]
+    told = next(word for word in words if "no difference in helpfulness can be told between" in word)
+    assert "student and upstream (" in told
+    assert "PGR says nothing there" in " ".join(words)
 
 
 def test_identical_texts_tie_whatever_the_scores(improving: Path) -> None:
@@ -52,10 +54,17 @@ def test_identical_texts_tie_whatever_the_scores(improving: Path) -> None:
 
 
 def test_words_claim_a_difference_only_where_the_interval_excludes_none() -> None:
-    row = {"a": "x", "b": "y", "axis": "helpful", "omega": 5.0, "low": -1.0, "high": 11.0}
-    assert in_words(row).startswith("No difference")
-    assert "is above" in in_words({**row, "low": 1.0})
-    assert "is below" in in_words({**row, "low": -9.0, "high": -1.0})
+    row = {"a": "student", "b": "upstream", "axis": "helpful", "omega": 5.0, "low": 1.0, "high": 11.0}
+    below = {**row, "a": "aligned", "omega": -5.0, "low": -9.0, "high": -1.0}
+    undecided = [{**row, "low": -1.0}, {**row, "a": "floor", "low": -1.0}]
+    assert in_words([row, below]) == [
+        "student is above upstream in helpfulness (omega +5.0 % [+1.0, +11.0]).",
+        "aligned is below upstream in helpfulness (omega -5.0 % [-9.0, -1.0]).",
+    ]
+    assert in_words(undecided) == [
+        "From these questions, no difference in helpfulness can be told between "
+        "student and upstream (+5.0 % [-1.0, +11.0]); floor and upstream (+5.0 % [-1.0, +11.0])."
+    ]
 
 
 def test_a_gap_beyond_its_interval_is_told_as_a_share() -> None:
@@ -158,6 +167,36 @@ def test_what_a_judge_said_is_in_the_report_and_names_its_bias(improving: Path) 
         write_report(improving)
 
 
+def test_what_a_judge_said_of_answers_that_are_gone_is_left_out_and_counted(improving: Path) -> None:
+    (improving / "judged").mkdir()
+    older = {key: value for key, value in fake_comparison().items() if key != "stages"}
+    write_jsonl(improving / "judged" / "one.jsonl", [fake_comparison(stages=["gone", "scores-s1"]), older])
+    write_jsonl(improving / "judged" / "two.jsonl", [fake_comparison(axis="harmless")])
+    write_report(improving)
+    report = read_json(improving / "report.json")
+    assert [(row["file"], row["axis"]) for row in report["judged"]] == [("two.jsonl", "harmless")]
+    assert any("answers this run no longer has, and are left out: 2." in said for said in report["words"])
+
+
+def test_an_omega_is_detectable_at_the_confidence_of_the_recipe(tmp_path: Path) -> None:
+    found = []
+    for confidence in (0.8, 0.99):
+        settings = {"resamples": 200, "confidence": confidence, "tie_margin": 0.0}
+        run = load_run(fake_run(tmp_path / str(confidence), dict.fromkeys(SYSTEMS, 0.0), evaluation=settings))
+        found.append(compare(run, "student", "upstream", "helpful")["detectable"])
+    assert found == [detectable_omega(60, 0.0, confidence=0.8), detectable_omega(60, 0.0, confidence=0.99)]
+    assert found[0] < found[1]
+
+
+def test_all_rounds_corrections_are_counted(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path, {"A": 0.0, "B": 1.0, "C": 0.5, "D": 1.5}, questions=60)
+    for seed in (1, 2):
+        path = folder / "stages" / f"scores-s{seed}" / "scores.jsonl"
+        path.write_text(path.read_text().replace("D says", "C says"))
+    found = corrections(load_run(folder))
+    assert (found["pairs"], found["identical"]) == (2 * 120, 120)
+
+
 def test_a_clear_difference_has_a_small_p_and_none_has_a_large_one(tmp_path: Path) -> None:
     run = load_run(fake_run(tmp_path, {**dict.fromkeys(SYSTEMS, 0.0), "student": 2.0}))
     assert compare(run, "student", "upstream", "helpful")["p"] < 0.01
@@ -197,12 +236,22 @@ def test_adjusting_over_all_comparisons_never_makes_a_p_smaller(improving: Path)
 def test_systems_that_answered_other_questions_are_not_compared(improving: Path) -> None:
     path = improving / "stages" / "scores-s1" / "scores.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(UserError, match="do not answer the same questions"):
+    with pytest.raises(UserError, match="upstream under seed 1 answers q00000 0 times") as caught:
+        load_run(improving)
+    assert "do not answer the same questions" in str(caught.value)
+    assert "seed 2" not in str(caught.value)
+    path.write_text(path.read_text() + 2 * path.read_text().splitlines(keepends=True)[-1])
+    with pytest.raises(UserError, match="ceiling under seed 1 answers q00059 3 times; upstream"):
         load_run(improving)
 
 
 def test_durations_are_told_in_the_unit_that_people_use() -> None:
     assert [duration(seconds) for seconds in (0.4, 90, 600, 9000)] == ["0 s", "90 s", "10 min", "2.5 h"]
+
+
+def test_counts_are_told_by_name_and_nothing_is_called_none() -> None:
+    assert amounts({"left_out": 3, "dropped": {"pairs": {"invalid": 2}}}) == "left out 3, dropped (pairs (invalid 2))"
+    assert (amounts({"weak": 1, "dropped": {}}), amounts({})) == ("weak 1", "none")
 
 
 def test_text_of_models_cannot_become_markup(improving: Path) -> None:

@@ -56,6 +56,14 @@ def test_what_chose_the_corrections_is_told_beside_who_made_them(tmp_path: Path)
     assert not student["finished"]
 
 
+def test_further_questions_are_told_as_questions(tmp_path: Path) -> None:
+    printed = ida("lineage", *options(tmp_path / "any"), "--set", "data.queries=embedded:queries", "--json").stdout
+    models = {model["model"]: model for model in json.loads(printed)["models"]}
+    for number in (1, 2):
+        student = models[f"round{number}-student-s42"]
+        assert (student["questions"], student["learns_from"]) == (["strong", "queries"], [])
+
+
 def test_table_and_picture_name_the_models(ida_run: Path, tmp_path: Path) -> None:
     result = ida("lineage", *options(ida_run), "--picture", tmp_path / "lineage.svg")
     assert result.returncode == 0, result.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aligner_core.command import Experiment
 from aligner_core.configuration import load
 from aligner_core.errors import UserError
 from aligner_core.files import read_json, read_jsonl
@@ -14,6 +15,7 @@ from aligner_core.stages import Artifact, Stage
 from analysis.comparisons import pairs
 from analysis.systems import system_of
 from ida.pipeline import build, build_rounds
+from ida.progress import ROUNDS, rounds_of
 from ida.recipe import IdaRecipe, Rounds, Stop
 from tests.command_line import ida
 
@@ -66,7 +68,7 @@ def test_fresh_questions_are_another_share_each_round() -> None:
 
 def test_further_questions_are_asked_beside_s() -> None:
     graph = stages("data.queries=embedded:queries")
-    assert set(graph["questions"].inputs) == {"questions", "queries"}
+    assert set(graph["questions"].inputs) == {"questions", "questions_queries"}
     assert needs(graph["round1-labels-s42"]) == {"questions", "round1-student-s42"}
 
 
@@ -84,8 +86,16 @@ def test_several_corrections_of_an_answer_are_drawn_apart() -> None:
     graph = stages("rounds.samples=2", "generation.preset=published")
     drawn = [graph[name].task.model_dump()["seed"] for name in ("round1-corrections-s42", "round1-corrections-2-s42")]
     assert len(set(drawn)) == 2
+    assert needs(graph["round1-weak-labels-s42"]) == {"round1-corrections-s42", "round1-corrections-2-s42"}
     with pytest.raises(UserError, match="greedy decoding draws the same correction every time"):
         load(IdaRecipe, "ida_quickstart", "smoke", ["rounds.samples=2"])
+
+
+@pytest.mark.parametrize("corrector", ["stack:[best_of, identity]", "{kind: gate, of: best_of}"])
+def test_a_best_of_inside_another_corrector_draws_several_corrections_too(corrector: str) -> None:
+    graph = stages("rounds.samples=2", f"corrector={corrector}")
+    drawn = [graph[name].task.model_dump()["seed"] for name in ("round1-corrections-s42", "round1-corrections-2-s42")]
+    assert len(set(drawn)) == 2
 
 
 def test_each_round_distils_by_one_method() -> None:
@@ -165,9 +175,22 @@ def test_every_means_against_loss_runs_to_the_report(tmp_path: Path) -> None:
     result = ida("run", *arguments)
     assert result.returncode == 0, result.stderr + result.stdout
     labels = [read_jsonl(path) for path in tmp_path.glob("*/stages/round2-weak-labels-s1-*/labels.jsonl")]
-    marks = {row["id"].rpartition("-")[2] for row in labels[0]}
-    assert {"2", "round1", "truth"} <= marks
+    inputs = {row["id"].partition("/")[0] for row in labels[0]}
+    assert {"corrections-2", "corrections-round1", "corrections-truth"} <= inputs
     assert ida("lineage", *arguments, "--check").returncode == 0
+
+
+def test_which_rounds_are_done_is_told_when_the_last_one_is_and_not_while_they_are_gone_over(
+    ida_run: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(ida_run, tmp_path / "ida_quickstart"))
+    before = read_json(run / ROUNDS)
+    assert before == {"planned": 2, "finished": 2, "stopped": None}
+    recipe, profile, _ = load(IdaRecipe, "ida_quickstart", "smoke")
+    (run / ROUNDS).unlink()
+    for _ in rounds_of(Experiment(recipe, profile, [], [], run)):
+        assert not (run / ROUNDS).exists()
+    assert read_json(run / ROUNDS) == before
 
 
 def test_a_stop_rule_ends_the_rounds_and_the_report_says_why(ida_run: Path, tmp_path: Path) -> None:

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from aligner_core import reference
-from aligner_core.configuration import SHIPPED, shipped_profiles, shipped_recipes
+from aligner_core.configuration import SHIPPED, load, shipped_recipes
+from aligner_core.files import read_json, write_text
 from aligner_core.profile import Profile
+from aligner_core.recipe import Recipe
+from aligner_core.stages import stage_folder
 from tests.command_line import command, ida, w2s
+from w2s.pipeline import build
 
 HEAVY = ("torch", "transformers", "vllm", "datasets", "pandas", "deepspeed")
 
@@ -137,14 +141,45 @@ def test_recipes_are_listed_and_copied_but_never_overwritten(tmp_path: Path) -> 
     assert "quickstart" in w2s("recipes", "list").stdout
     target = tmp_path / "mine.yaml"
     assert w2s("recipes", "copy", "quickstart", target).returncode == 0
-    assert target.read_text() == (SHIPPED / "quickstart.yaml").read_text()
-    assert w2s("recipes", "copy", "quickstart", target).returncode == 2
+    copied = target.read_text()
+    assert w2s("recipes", "copy", "baselines", target).returncode == 2
+    assert target.read_text() == copied
+
+
+def test_a_copy_carries_the_name_of_its_file_and_the_schema_where_it_lies(tmp_path: Path) -> None:
+    shipped = (SHIPPED / "quickstart.yaml").read_text().splitlines()
+    schema = f"# yaml-language-server: $schema={SHIPPED / 'schema' / 'recipe.json'}"
+    for stem, line in (("mine", "name: mine"), ("2026", "name: '2026'")):
+        target = tmp_path / f"{stem}.yaml"
+        assert w2s("recipes", "copy", "quickstart", target).returncode == 0
+        pairs = zip(target.read_text().splitlines(), shipped, strict=True)
+        assert [now for now, before in pairs if now != before] == [schema, line]
+        assert f"run     {Path('runs') / stem}" in w2s("plan", target, "--profile", "smoke").stdout
+    refused = w2s("recipes", "copy", "quickstart", tmp_path / "my recipe.yaml")
+    assert (refused.returncode, "cannot be the name of a recipe" in refused.stderr) == (2, True)
+    assert not (tmp_path / "my recipe.yaml").exists()
+
+
+def test_one_run_alone_is_compared_with_nothing() -> None:
+    result = w2s("compare", "runs/one")
+    assert result.returncode == 2
+    assert "w2s compare: puts two runs or more side by side" in result.stderr
+
+
+def test_a_manifest_that_cannot_be_read_is_named_by_status_with_what_to_do(tmp_path: Path) -> None:
+    recipe, profile, _ = load(Recipe, "quickstart", "smoke")
+    folder = stage_folder(tmp_path / "quickstart", build(recipe, profile)[0])
+    write_text(folder / "manifest.json", '{"seconds": ')
+    result = w2s("status", "quickstart", "--profile", "smoke", "--runs", tmp_path)
+    assert result.returncode == 2
+    assert f"{folder / 'manifest.json'}: is no manifest\n    fix: remove {folder}" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_the_schema_that_recipes_name_is_the_one_the_code_checks() -> None:
     for recipe in shipped_recipes():
         assert recipe.read_text().startswith("# yaml-language-server: $schema=schema/")
-    for profile in shipped_profiles():
+    for profile in (SHIPPED / "profiles").glob("*.yaml"):
         assert profile.read_text().startswith("# yaml-language-server: $schema=../schema/profile.json\n")
     assert json.loads(w2s("schema").stdout) == json.loads((SHIPPED / "schema" / "recipe.json").read_text())
     assert json.loads(ida("schema").stdout) == json.loads((SHIPPED / "schema" / "ida.json").read_text())
@@ -164,8 +199,9 @@ def test_a_process_that_already_runs_a_folder_keeps_others_out(tmp_path: Path) -
     first = subprocess.Popen(command("w2s.cli", "run", "quickstart", "--profile", "smoke", "--runs", runs))
     while not (runs / "quickstart" / "run.json").is_file():
         time.sleep(0.05)
-    second = w2s("run", "quickstart", "--profile", "smoke", "--runs", runs)
+    second = w2s("run", "quickstart", "--profile", "smoke", "--runs", runs, "--set", "seeds=[7]")
     first.kill()
     first.wait()
     assert second.returncode == 2
     assert "is being run by another process" in second.stderr
+    assert read_json(runs / "quickstart" / "recipe.json")["seeds"] == [42]

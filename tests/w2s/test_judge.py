@@ -16,9 +16,10 @@ from click.testing import CliRunner, Result
 
 from aligner_core.files import read_json, read_jsonl, write_json, write_jsonl
 from tests.aligner_core.endpoint import Endpoint, running
-from tests.analysis.fake_runs import fake_run
+from tests.analysis.fake_runs import fake_main_table, fake_run
 from tests.command_line import command
 from w2s.cli import main
+from w2s.judged_sides import open_side
 
 PAIRS = 30
 PRICE = ("--price", "2", "8")
@@ -123,6 +124,40 @@ def test_systems_of_a_run_are_judged_into_its_report(profile: Path, tmp_path: Pa
     assert rows[0]["agreement"]["scores"]["pairs"] == 20
     assert "favours the answer shown first, in 100.0 % of the 20 pairs" in (run / "report.html").read_text()
     assert "The judge and the scores (helpful) agree on" in result.output
+
+
+def test_a_second_axis_leaves_what_was_said_on_the_first(profile: Path, tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", {"upstream": 0.0, "student": 2.0}, questions=20)
+    sides = (f"{run}:student", f"{run}:upstream")
+    with running(served(lambda body: "Hm." if "student says 1" in answers_shown(body) else "[[1]]")) as endpoint:
+        judged(endpoint, sides, profile)
+        endpoint.reply = lambda body: "[[2]]"
+        judged(endpoint, sides, profile, "--axis", "harmless")
+    (path,) = (run / "judged").glob("*-by-m.jsonl")
+    assert [row["axis"] for row in read_jsonl(path)] == ["helpful", "harmless"]
+    assert [row["axis"] for row in read_jsonl(Path(f"{path}.verdicts.jsonl"))] == ["helpful"] * 20 + ["harmless"] * 20
+    assert [row["axis"] for row in read_jsonl(Path(f"{path}.unparsed.jsonl"))] == ["helpful"] * 2
+
+
+def test_what_was_said_of_answers_that_are_gone_is_joined_with_nothing(profile: Path, tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", {"upstream": 0.0, "student": 2.0}, questions=20)
+    sides = (f"{run}:student", f"{run}:upstream")
+    with running(served(lambda body: "[[1]]")) as endpoint:
+        judged(endpoint, sides, profile)
+        (path,) = (run / "judged").glob("*-by-m.jsonl")
+        assert [row["stages"] for row in read_jsonl(path)] == [["scores-s1"]]
+        (run / "run.json").write_text(
+            (run / "run.json").read_text().replace('"identity": "scores-s1"', '"identity": "anew"')
+        )
+        judged(endpoint, sides, profile, "--axis", "harmless")
+    assert [(row["axis"], row["stages"]) for row in read_jsonl(path)] == [("harmless", ["anew"])]
+    assert {row["axis"] for row in read_jsonl(Path(f"{path}.verdicts.jsonl"))} == {"harmless"}
+
+
+def test_a_side_of_a_main_table_knows_the_stages_of_its_upstreams_cells(tmp_path: Path) -> None:
+    side = open_side(f"{fake_main_table(tmp_path)}:aligned@GPT-4", None)
+    assert side.stages == {"scores-GPT-4-beavertails-s1", "scores-GPT-4-truthfulqa-s1"}
+    assert len(side.answers.answers) == 20
 
 
 def test_a_system_that_a_run_does_not_have_is_told_with_those_it_has(profile: Path, tmp_path: Path) -> None:

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from aligner_core.configuration import load
+from aligner_core.configuration import find_profile, load, read_yaml
 from aligner_core.data_sources import EMBEDDED
 from aligner_core.errors import UserError
 from aligner_core.evaluation_sets import set_name
 from aligner_core.files import read_json, read_jsonl, write_jsonl
+from aligner_core.metrics import MetricLog
+from aligner_core.profile import Profile
+from aligner_core.progress import Progress
 from aligner_core.recipe import Recipe
+from aligner_core.stage_context import StageContext
 from aligner_core.stages import Stage
+from aligner_core.work import GenerationWork, Steps
 from tests.command_line import w2s
+from w2s.main_table import GivenAnswers
 from w2s.pipeline import build
 
 
@@ -67,6 +73,36 @@ def test_answers_of_an_upstream_do_not_depend_on_the_training_data(sets: list[st
         assert before[name].identity == after[name].identity
 
 
+def test_each_cell_is_planned_with_the_questions_of_its_set(sets: list[str], tmp_path: Path) -> None:
+    graph = stages(*sets, given(tmp_path), "data.limits.evaluation=null")
+    for upstream in ("GPT-4", "Alpaca-7B"):
+        for name, size in (("first", 6), ("harmfulqa", 4)):
+            work = graph[f"aligned-{upstream}-{name}-s42"].work
+            assert isinstance(work, Steps)
+            assert [step.rows for step in work.steps if isinstance(step, GenerationWork)] == [size]
+
+
+def test_given_answers_stay_cut_and_the_first_to_a_question_counts(tmp_path: Path) -> None:
+    rows = {
+        "questions": [{"question": "Why?"}, {"question": "How?"}, {"question": "Who?"}],
+        "answers": [
+            {"id": "a", "question": "why?", "answer": "Because", "finished": False},
+            {"id": "b", "question": "why?", "answer": "Because of it.", "finished": True},
+            {"id": "c", "question": "How?", "answer": "So."},
+            # The correction was cut, not the answer.
+            {"id": "d", "question": "Who?", "answer": "I.", "correction": "It is", "finished": False},
+        ],
+    }  # fmt: skip
+    inputs = {name: {"location": str(tmp_path / f"given-{name}.jsonl")} for name in rows}
+    for name, content in rows.items():
+        write_jsonl(tmp_path / f"given-{name}.jsonl", content)
+    profile = Profile.model_validate({**read_yaml(find_profile("smoke")), "replace": {}})
+    stage = StageContext(tmp_path, inputs, profile, Progress(tmp_path), MetricLog(tmp_path, "test", None))
+    GivenAnswers(upstream="x").run(stage)
+    found = [(row["answer"], row["finished"]) for row in read_jsonl(tmp_path / "answers.jsonl")]
+    assert found == [("Because", False), ("So.", True), ("I.", True)]
+
+
 def test_the_shipped_recipe_is_the_papers_eleven_upstreams_on_a_cluster() -> None:
     result = w2s("plan", "main_table", "--profile", "a800x8", "--runs", "nowhere")
     assert result.returncode == 0, result.stderr
@@ -81,6 +117,7 @@ def test_the_shipped_recipe_is_the_papers_eleven_upstreams_on_a_cluster() -> Non
         ("upstreams={x: some/model}", 'dimensions of "some/model" are not known'),
         ("upstreams={x: {}}", "give a model, or a file of its answers"),
         ("data.answers=given", "give upstreams.NAME.answers a file each"),
+        ("data.evaluation=[{source: embedded:eval, weight: 2}]", "a main table asks every set by itself"),
         ("data.evaluation=[embedded:eval, set:embedded=a/eval.jsonl, ./b/eval.jsonl]", "there is no data"),
     ],
 )

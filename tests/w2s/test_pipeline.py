@@ -6,8 +6,10 @@ import pytest
 
 from aligner_core.configuration import load
 from aligner_core.errors import UserError
-from aligner_core.recipe import Recipe
+from aligner_core.recipe import Recipe, Role
+from aligner_core.shapes import shape_of
 from aligner_core.stages import Stage
+from aligner_core.work import GenerationWork, PolicyWork, ScoringWork, Steps, TrainingWork
 from w2s.pipeline import build
 
 
@@ -124,3 +126,39 @@ def test_fine_tuning_on_the_aligners_data_has_neither_floor_nor_ceiling() -> Non
     assert {"student-s1", "student_dpo-s1", "student_ppo-s1", "aligned-eval-s1"} <= set(graph)
     assert not {"floor-s1", "ceiling-s1"} & set(graph)
     assert graph["labels-s1"].inputs["corrections"].identity.endswith("weak.jsonl")
+
+
+BEAVER = "PKU-Alignment/beaver-7b-v1.0-reward"
+
+
+def test_corrections_of_given_answers_are_planned_with_all_of_them() -> None:
+    graph = stages("quickstart", "data.answers=given", "data.limits.weak_labels=20")
+    for name, rows in (("corrections-s1", 20), ("aligned-eval-s1", 8)):
+        work = graph[name].work
+        assert isinstance(work, Steps)
+        assert [step.rows for step in work.steps if isinstance(step, GenerationWork)] == [rows]
+
+
+def test_score_models_are_planned_by_their_own_size_and_only_those_that_are_asked() -> None:
+    graph = stages("quickstart", ALL_METHODS, "weak_labels.drop_unsafe=true", f"roles.reward={BEAVER}")
+    filtered, rewarded = graph["weak-labels-s1"].work, graph["student_ppo-s1"].work
+    assert isinstance(filtered, ScoringWork)
+    assert isinstance(rewarded, PolicyWork)
+    large, tiny = (shape_of(Role(model=name), "test") for name in (BEAVER, "embedded:tiny-random"))
+    assert (filtered.shapes, filtered.rows) == ((large, tiny), 16)
+    assert rewarded.scores == (large,)  # the smoke profile sets the cost's weight to 0
+
+
+def test_learning_from_preferences_is_planned_with_their_number() -> None:
+    changes = ("student.learns_from=preferences", "data.preferences=hub:org/pairs", "data.limits.preferences=30")
+    work = stages("aligner_vs_finetuning", *changes)["student-s1"].work
+    assert isinstance(work, TrainingWork)
+    assert work.examples == 30
+
+
+@pytest.mark.parametrize("corrector", ["best_of", "stack:[best_of, identity]"])
+def test_a_corrector_that_samples_whatever_the_preset_draws_anew_under_every_seed(corrector: str) -> None:
+    graph = stages("quickstart", "seeds=[1, 2]", f"corrector={corrector}", "compared={same: identity}")
+    seeds = {name: stage.task.model_dump().get("seed") for name, stage in graph.items()}
+    assert (seeds["aligned-eval-s1"], seeds["aligned-eval-s2"]) == (1, 2)
+    assert seeds["by-same-eval-s1"] == seeds["by-same-eval-s2"] == 0

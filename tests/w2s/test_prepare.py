@@ -113,6 +113,14 @@ def test_the_same_the_similar_and_the_quoted_question_are_left_out_and_kept_apar
     assert found["exact"]["correction"] == "c"
 
 
+def test_a_limit_leaves_the_gate_as_it_is(tmp_path: Path, files: dict[str, Path]) -> None:
+    least = Leakage(jaccard=0.75)
+    whole = prepared(tmp_path / "whole", files, leakage=least)
+    limited = prepared(tmp_path / "limited", files, leakage=least, limits=Limits(evaluation=1))
+    assert limited.facts["evaluation"] == 1
+    assert limited.facts["dropped"] == whole.facts["dropped"]
+
+
 def test_nothing_of_the_embedded_data_is_left_out(tmp_path: Path) -> None:
     inputs = {name: EMBEDDED / f"{file}.jsonl" for name, file in
               (("corrections", "corrections"), ("evaluation", "eval"), ("queries", "queries"))}  # fmt: skip
@@ -219,17 +227,19 @@ def test_score_models_learn_of_no_question_that_the_student_or_the_evaluation_as
     weak, strong, asked = (
         next(iter(read_jsonl(tmp_path / "plain" / part)))["question"] for part in (WEAK, STRONG, EVALUATION)
     )
+    further = "Which of these would a further question be about?"
     pairs = [
-        {"prompt": [{"role": "user", "content": q}], "chosen": "c", "rejected": "r"} for q in (weak, strong, asked)
+        {"prompt": [{"role": "user", "content": q}], "chosen": "c", "rejected": "r"}
+        for q in (weak, strong, further, asked)
     ]
-    labels = [{"question": q, "answer": "a", "safe": True} for q in (strong, weak, asked)]
-    for name, rows in (("preferences", pairs), ("safety", labels)):
+    labels = [{"question": q, "answer": "a", "safe": True} for q in (strong, weak, further, asked)]
+    for name, rows in (("preferences", pairs), ("safety", labels), ("queries", [{"question": further}])):
         write_jsonl(tmp_path / f"{name}.jsonl", rows)
-    inputs = {**files, "preferences": tmp_path / "preferences.jsonl", "safety": tmp_path / "safety.jsonl"}
+    inputs = {**files, **{name: tmp_path / f"{name}.jsonl" for name in ("preferences", "safety", "queries")}}
     stage = prepared(tmp_path / "data", inputs, leakage=least)
     for part in (PREFERENCES, SAFETY):
         assert [row["question"] for row in read_jsonl(tmp_path / "data" / part)] == [weak]
-    assert stage.facts["dropped"]["preferences"] == stage.facts["dropped"]["safety"] == {"exact": 1, "strong": 1}
+    assert stage.facts["dropped"]["preferences"] == stage.facts["dropped"]["safety"] == {"exact": 1, "student": 2}
 
 
 def test_a_recipe_mixes_sources_and_plans_their_sizes(tmp_path: Path, files: dict[str, Path]) -> None:

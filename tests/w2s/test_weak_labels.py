@@ -18,6 +18,7 @@ from aligner_core.metrics import MetricLog
 from aligner_core.profile import Profile
 from aligner_core.progress import Progress
 from aligner_core.recipe import WeakLabels
+from aligner_core.records import Pair, WeakLabel, read_records
 from aligner_core.stage_context import ModelLocation, StageContext
 from w2s.weak_labels import DROPPED, LABELS, PAIRS, SelectWeakLabels, confidence, drop_reason, pair
 
@@ -63,11 +64,14 @@ def test_a_pair_prefers_the_correction_and_tells_where_it_came_from() -> None:
     }  # fmt: skip
 
 
-def selected(folder: Path, rows: Sequence[dict[str, Any]], rules: WeakLabels) -> StageContext:
-    """The stage, run on rows, with score models where the rules need them."""
-    write_jsonl(folder / "rows.jsonl", rows)
-    inputs = {"corrections": {"location": str(folder / "rows.jsonl")}}
-    inputs |= {name: {"location": str(folder)} for name in ("reward", "cost")}
+def selected(
+    folder: Path, rows: Sequence[dict[str, Any]], rules: WeakLabels, **more: Sequence[dict[str, Any]]
+) -> StageContext:
+    """The stage, run on rows and on those of further inputs, with score models where the rules need them."""
+    inputs = {name: {"location": str(folder)} for name in ("reward", "cost")}
+    for name, content in {"corrections": rows, **more}.items():
+        write_jsonl(folder / f"{name}.jsonl", content)
+        inputs[name] = {"location": str(folder / f"{name}.jsonl")}
     stage = StageContext(
         folder, inputs, Profile.model_validate(PROFILE), Progress(folder), MetricLog(folder, "x", None)
     )
@@ -86,6 +90,18 @@ def test_copies_are_labels_but_no_pairs_and_what_falls_is_kept_with_its_reason(t
     assert [row["id"] for row in read_jsonl(tmp_path / PAIRS)] == ["edited"]
     assert [(row["id"], row["reason"]) for row in read_jsonl(tmp_path / DROPPED)] == [("cut", "unfinished")]
     assert stage.facts == {"corrections": 3, "dropped": {"unfinished": 1}, "labels": 2, "identical": 1, "pairs": 1}
+
+
+def test_inputs_may_have_the_same_ids(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "a", "correction": "c"}
+    own, drawn = [{**row, "id": "12"}, {**row, "id": "12-2"}], [{**row, "id": "12"}, {**row, "id": "12-2"}]
+    further = {"corrections_queries": [{**row, "id": "12"}], "corrections-2": drawn}
+    selected(tmp_path, own, WeakLabels(), **further)
+    labels = read_records(tmp_path / LABELS, WeakLabel)
+    assert [label.id for label in labels] == [
+        "12", "12-2", "corrections-2/12", "corrections-2/12-2", "corrections_queries/12",
+    ]  # fmt: skip
+    assert [pair.id for pair in read_records(tmp_path / PAIRS, Pair)] == [label.id for label in labels]
 
 
 def test_preferences_are_read_as_corrections(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
-"""What the processes of a training tell each other; with one process, nothing."""
+"""What the processes of a training tell each other, and how they share work; with one process, nothing."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from aligner_core.profile import Profile
+
+Batch = TypeVar("Batch")
 
 
 def join(profile: Profile) -> torch.device:
@@ -60,3 +63,14 @@ def from_main(value: Any) -> Any:
     if dist.is_initialized():
         dist.broadcast_object_list(values)
     return values[0]
+
+
+def shared_out(batches: Sequence[Batch]) -> Iterator[tuple[Batch, bool]]:
+    """This process's share of the batches, and whether each counts.
+
+    Every process gets equally many, since sharded weights are gathered in each forward pass; the last may be there
+    for that alone.
+    """
+    for start in range(0, len(batches), count()):
+        place = start + rank()
+        yield batches[min(place, len(batches) - 1)], place < len(batches)
