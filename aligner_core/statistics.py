@@ -225,8 +225,8 @@ def questions_needed(effect: float, tie_share: float, power: float = 0.8, confid
     return math.ceil(((certain * math.sqrt(variance_without) + likely * math.sqrt(variance_with)) / share) ** 2)
 
 
-def detectable_omega(questions: int, tie_share: float, power: float = 0.8, confidence: float = 0.95) -> float:
-    """The omega in percent that so many questions tell from 0 with probability `power`; NaN where none would do."""
+def detectable_omega(questions: int, tie_share: float, power: float = 0.8, confidence: float = 0.95) -> float | None:
+    """The omega in percent that so many questions tell from 0 with probability `power`; None where none would do."""
     certain, likely = float(norm.ppf(0.5 + confidence / 2)), float(norm.ppf(power))
     variance = 1 - tie_share
 
@@ -235,7 +235,7 @@ def detectable_omega(questions: int, tie_share: float, power: float = 0.8, confi
         return share * math.sqrt(questions) - needed
 
     if variance <= 0 or surplus(variance) < 0:
-        return math.nan
+        return None
     return 100 * float(brentq(surplus, 0.0, variance))
 
 

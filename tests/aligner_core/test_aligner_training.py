@@ -81,7 +81,7 @@ def losses(folder: Path, key: str = "loss") -> list[float]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("tokenizer", [byte_tokenizer(), bos_tokenizer()], ids=["pad is EOS", "adds BOS itself"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(question=TEXT, answer=TEXT, correction=WORDS)
 def test_exactly_the_correction_and_one_eos_are_supervised_in_every_template(
     name: str, tokenizer: PreTrainedTokenizerBase, question: str, answer: str, correction: str
@@ -175,7 +175,7 @@ def test_both_phases_in_one_training_see_the_same_tokens_first_or_spread(tmp_pat
     assert losses(tmp_path / "mixed")[0] != pytest.approx(losses(tmp_path / "warm-up")[0], abs=1e-3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=9), st.data())
 def test_the_best_evaluation_is_the_earliest_of_the_lowest_whenever_a_kill_comes(
     values: list[int], data: st.DataObject

@@ -23,7 +23,7 @@ def textbook(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scalin
     return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 40), st.integers(1, 8))
 def test_outputs_and_gradients_are_the_textbooks(batch: int, kv: int, groups: int, length: int, block: int) -> None:
     torch.manual_seed(length)

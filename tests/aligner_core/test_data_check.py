@@ -23,7 +23,7 @@ TEXTS = st.text(min_size=1, max_size=60).filter(lambda text: bool(text.strip()))
 RECORD = Correction(id="r", question="Is tea safe?", answer="Yes.", correction="Yes, in moderation.")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(TEXTS, st.text(max_size=60), TEXTS)
 def test_any_text_passes_with_a_tokenizer_of_bytes(question: str, answer: str, correction: str) -> None:
     record = Correction(id="r", question=question, answer=answer, correction=correction)

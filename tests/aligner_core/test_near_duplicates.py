@@ -42,7 +42,7 @@ def test_words_leave_out_case_and_sentence_marks_alone(text: str, expected: list
     assert words(text) == expected
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.text(min_size=1).filter(lambda text: bool(text.strip())))
 def test_any_text_is_found_again_exactly(text: str) -> None:
     index = DuplicateIndex(0.8)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -54,7 +54,6 @@ def close(tensor: Tensor, rows: list[list[float]]) -> bool:
     return True
 
 
-@settings(deadline=None)
 @given(ragged("log_probs", "reference", "values"), st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5), st.data())
 def test_advantages_and_returns_equal_a_written_out_loop(
     rollouts: Ragged, gamma: float, gae_lambda: float, kl: float, data: Any
@@ -87,7 +86,6 @@ def test_advantages_and_returns_equal_a_written_out_loop(
     assert close(returns_found, expected_returns)
 
 
-@settings(deadline=None)
 @given(ragged("rewards", "values"))
 def test_with_lambda_and_gamma_one_a_return_is_the_sum_of_what_is_still_to_come(rollouts: Ragged) -> None:
     _, returns = generalized_advantages(rollouts.padded("rewards"), rollouts.padded("values"), rollouts.mask, 1.0, 1.0)
@@ -101,7 +99,6 @@ def test_scores_weigh_costs_punish_the_unfinished_and_are_clipped() -> None:
     assert scores.tolist() == [0.0, -3.0, 50.0, -50.0]
 
 
-@settings(deadline=None)
 @given(ragged("values"), st.integers(1, 4))
 def test_whitened_values_have_mean_zero_and_spread_one_however_they_are_cut(rollouts: Ragged, cut: int) -> None:
     values, mask = rollouts.padded("values"), rollouts.mask
@@ -117,7 +114,6 @@ def test_whitened_values_have_mean_zero_and_spread_one_however_they_are_cut(roll
         assert white[mask].std(correction=0).item() == pytest.approx(1, abs=1e-4)
 
 
-@settings(deadline=None)
 @given(ragged("new", "old", "advantages"), st.floats(0.05, 0.5))
 def test_the_policy_loss_equals_a_written_out_loop(rollouts: Ragged, clip: float) -> None:
     losses, shares = policy_loss(
@@ -134,7 +130,6 @@ def test_the_policy_loss_equals_a_written_out_loop(rollouts: Ragged, clip: float
         assert share == pytest.approx(clipped / len(terms))
 
 
-@settings(deadline=None)
 @given(ragged("new", "old", "returns"), st.floats(0.05, 5))
 def test_the_value_loss_equals_a_written_out_loop(rollouts: Ragged, clip: float) -> None:
     losses, shares = value_loss(*(whole(rollouts, name) for name in rollouts.rows), rollouts.mask, clip)
@@ -178,7 +173,6 @@ def test_both_divergence_estimates_have_the_true_mean_and_the_second_is_never_ne
     assert third.std() < plain.std()
 
 
-@settings(deadline=None)
 @given(st.lists(floats, min_size=2, max_size=9))
 def test_entropy_equals_the_sum_over_the_vocabulary(logits: list[float]) -> None:
     total = sum(map(math.exp, logits))
@@ -197,7 +191,6 @@ def test_learning_rates_rise_then_the_policys_falls_as_a_cosine_and_the_values_s
     assert value[10:] == [1.0] * 90
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 5))
 def test_all_questions_are_asked_equally_often_up_to_one(rows: int, wanted: int, seed: int) -> None:
     order = repeated(rows, wanted, seed)
@@ -206,7 +199,6 @@ def test_all_questions_are_asked_equally_often_up_to_one(rows: int, wanted: int,
     assert max(counts) - min(counts) <= 1
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 6))
 def test_the_processes_shares_are_a_batch_taken_apart(processes: int, each: int) -> None:
     rows = list(range(processes * each))

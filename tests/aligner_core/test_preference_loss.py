@@ -49,7 +49,7 @@ def plain_sum(network: Any, prompt: list[int], target: list[int]) -> float:
     return sum(float(logits[len(prompt) + place - 1].log_softmax(-1)[token]) for place, token in enumerate(target))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(WORDS, WORDS, TEXT), min_size=1, max_size=4))
 def test_log_probabilities_are_those_of_a_plain_loop_over_the_text_and_one_eos(
     network: Any, texts: list[tuple[str, str, str]]

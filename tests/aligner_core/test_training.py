@@ -178,7 +178,7 @@ def test_records_without_any_confidence_are_left_out_and_counted(tmp_path: Path)
 
 
 @given(st.lists(st.floats(0.1, 1), min_size=3, max_size=3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_weighted_loss_is_the_weighted_mean_of_the_rows_losses(weights: list[float]) -> None:
     network = AutoModelForCausalLM.from_pretrained(local_folder("embedded:tiny-random"), dtype=torch.float32)
     rows = [build_example([1, 2, 3], list(range(4, 4 + length)), 0, "r") for length in (1, 5, 9)]
