@@ -66,6 +66,7 @@ class SelectWeakLabels(Task):
         answers, corrections = (
             models.score([_text(row, field) for row in rows]) for field in ("answer", "correction")
         )
+        stage.facts["cut"] = models.cut
         weight = self.rules.cost_weight
         for row, before, after in zip(rows, answers, corrections, strict=True):
             margin = (after[0] - weight * after[1]) - (before[0] - weight * before[1])

@@ -114,6 +114,8 @@ def test_scores_give_margin_cost_and_confidence(tmp_path: Path, monkeypatch: pyt
     class ByLength:
         """Longer is more helpful; an answer with an x is unsafe."""
 
+        cut = 0
+
         def __init__(self, reward: ModelLocation, cost: ModelLocation | None, profile: Profile) -> None:
             assert cost is not None
 
