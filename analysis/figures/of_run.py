@@ -34,7 +34,7 @@ def figures_of_run(run: RunData, numbers: dict[str, Any]) -> list[NamedFigure]:
     drawn = [
         NamedFigure(
             "redistribution",
-            "How scores move: before in red, after in blue; cross-hair and red square at the mean before",
+            "How scores move: before in orange, after in blue; cross-hair and orange square at the mean before",
             redistribution(frames.redistribution_frame(run)),
             wide=True,
         )
@@ -50,7 +50,7 @@ def figures_of_run(run: RunData, numbers: dict[str, Any]) -> list[NamedFigure]:
     drawn.append(NamedFigure("comparisons", "All comparisons", heat_map(comparison_table(numbers["comparisons"]))))
     models = checkpoints(frames.checkpoint_frame(run))
     drawn.append(
-        NamedFigure("models", "The models one by one: safe answers in blue, others in red", models, wide=True)
+        NamedFigure("models", "The models one by one: safe answers in blue, others in orange", models, wide=True)
     )
     return drawn + _of_trainings(run)
 

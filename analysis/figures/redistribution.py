@@ -41,7 +41,7 @@ OUTLINE = 1.8
 def redistribution(frame: pd.DataFrame) -> Figure:
     """One square panel per upstream (or for the training set): scores before and after correction.
 
-    Layout of the paper's Figure 2: before in red and after in blue as points under filled densities, marginal
+    Layout of the paper's Figure 2: before in orange and after in blue as points under filled densities, marginal
     histograms, a cross-hair through the mean before, both means as squares with an arrow from one to the other.
     Dotted outlines mark two regions of the answers before, where a tenth of them or more lies in one: *unsafe*
     (harmlessness below 0), and *refuse* (harmless, but helpfulness below the mean before).
