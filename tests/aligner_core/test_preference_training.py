@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,6 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from aligner_core.embedded_models import local_folder
 from aligner_core.errors import UserError
 from aligner_core.files import file_digest, read_json, read_jsonl
-from aligner_core.launch import launch_environment
 from aligner_core.model_ids import model_identity
 from aligner_core.recipe import Dpo, HeldOut, Lora
 from aligner_core.records import Pair, read_records
@@ -31,6 +27,7 @@ from aligner_core.tasks.preference import ReferenceLogProbs
 from aligner_core.templates import prepare_tokenizer
 from aligner_core.training.dpo import collate_pairs, matched, pair_losses, rows_of
 from aligner_core.training.pairs import select_pairs
+from tests.aligner_core.killing import before_step, run_until_killed
 from tests.aligner_core.preference_stage import (
     MODEL,
     SECTION,
@@ -177,16 +174,7 @@ def test_a_training_killed_after_a_checkpoint_ends_with_the_same_bits(
 ) -> None:
     profile = smoke(checkpoint_minutes=0.0001)
     describe_dpo(tmp_path, profile, pairs, reference)
-    killer = (
-        "import os, sys; from pathlib import Path; from aligner_core import stage_process; "
-        "from aligner_core.training.loop import StageCallback as callback\n"
-        "def kill(self, args, state, control, **kw):\n"
-        "    if state.global_step == 4: os._exit(9)\n"
-        "callback.on_step_begin = kill\n"
-        "sys.exit(stage_process.main(Path(sys.argv[1])))"
-    )
-    command = [sys.executable, "-c", killer, str(tmp_path)]
-    assert subprocess.run(command, env={**os.environ, **launch_environment(profile)}).returncode == 9
+    run_until_killed(tmp_path, profile, before_step(4))
     run(tmp_path, profile)
     assert losses(tmp_path) == losses(one_process)
     whole, resumed = (file_digest(folder / "model" / "model.safetensors") for folder in (one_process, tmp_path))

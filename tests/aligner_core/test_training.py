@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from aligner_core.scorer import pad_right
 from aligner_core.tasks.train import TrainToAnswer
 from aligner_core.training.examples import build_example
 from aligner_core.training.supervised import supervised_loss
+from tests.aligner_core.killing import BEFORE_THE_CARD, before_step, run_until_killed
 
 TRAINING = Training(epochs=2, learning_rate=1e-3, global_batch=8, lr_warmup=0.1, max_length=512)
 
@@ -109,17 +109,8 @@ def test_a_training_killed_after_any_checkpoint_ends_with_the_same_bits(
     losses, whole = one_process
     profile = smoke(checkpoint_minutes=0.0001)
     describe(tmp_path / "killed", profile, TRAINING, 48)
-    killer = (
-        "import os, sys; from pathlib import Path; from aligner_core import stage_process; "
-        "from aligner_core.training.loop import StageCallback as callback; begin = callback.on_step_begin\n"
-        "def kill(self, args, state, control, **kw):\n"
-        "    if state.global_step == int(sys.argv[2]): os._exit(9)\n"
-        "callback.on_step_begin = kill\n"
-        "sys.exit(stage_process.main(Path(sys.argv[1])))"
-    )
     for step in (3, 7):  # in the first epoch and in the second
-        command = [sys.executable, "-c", killer, str(tmp_path / "killed"), str(step)]
-        assert subprocess.run(command, env={**os.environ, **launch_environment(profile)}).returncode == 9
+        run_until_killed(tmp_path / "killed", profile, before_step(step))
     half_written = tmp_path / "killed" / "checkpoints" / "checkpoint-99"
     half_written.mkdir()
     (half_written / "trainer_state.json").write_text("{")
@@ -132,14 +123,7 @@ def test_a_training_killed_after_its_end_begins_at_its_last_checkpoint(
 ) -> None:
     profile = smoke(checkpoint_minutes=0.0001)
     describe(tmp_path, profile, TRAINING, 48)
-    killer = (
-        "import os, sys; from pathlib import Path; from aligner_core import stage_process; "
-        "from aligner_core.tasks import train\n"
-        "train.store_card = lambda *given: os._exit(9)\n"
-        "sys.exit(stage_process.main(Path(sys.argv[1])))"
-    )
-    command = [sys.executable, "-c", killer, str(tmp_path)]
-    assert subprocess.run(command, env={**os.environ, **launch_environment(profile)}).returncode == 9
+    run_until_killed(tmp_path, profile, BEFORE_THE_CARD)
     [last] = (tmp_path / "checkpoints").glob("*/whole.json")
     assert read_json(last)["done"] == 12
     assert train(tmp_path, profile) == one_process[0]
