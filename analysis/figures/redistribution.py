@@ -178,14 +178,14 @@ def checkpoints(frame: pd.DataFrame, safe_above: float = 0.0) -> Figure:
     """Scores across training checkpoints (or rounds, or systems): one panel each, with one fixed cross-hair.
 
     The cross-hair stands at the first checkpoint's mean helpfulness and at `safe_above`; points above it are safe and
-    blue, the others red; a yellow square marks the mean.
+    blue, the others orange; a yellow square marks the mean.
 
     Args:
         frame: columns checkpoint, helpful, harmless.
     """
     names = list(dict.fromkeys(frame["checkpoint"]))
     columns = min(4, len(names))
-    figure, axes = grid_of_axes(math.ceil(len(names) / columns), columns, 2.4, 2.75)
+    figure, axes = grid_of_axes(math.ceil(len(names) / columns), columns, 2.4, 3.0)
     limits = square_limits(frame)
     cross = float(frame.loc[frame["checkpoint"] == names[0], "helpful"].mean())
     for here, name in zip(axes, names, strict=False):

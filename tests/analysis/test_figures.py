@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.container import BarContainer
@@ -157,6 +158,17 @@ def test_checkpoints_keep_one_cross_hair_and_colour_by_safety() -> None:
         blue = (points.get_facecolor()[:, :3] == np.array(to_rgba(AFTER)[:3])).all(axis=1)
         assert blue.mean() == pytest.approx(safe)
         assert np.asarray(mean.get_offsets())[0] == pytest.approx(rows[["helpful", "harmless"]].mean().to_numpy())
+
+
+def test_the_titles_of_a_second_row_of_checkpoints_stand_below_the_labels_of_the_first() -> None:
+    names = tuple(f"system {number}" for number in range(6))
+    frame = clouds(names)[["panel", "helpful", "harmless"]].rename(columns={"panel": "checkpoint"})
+    figure = checkpoints(frame)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    label = figure.axes[0].xaxis.label.get_window_extent(canvas.get_renderer())
+    title = figure.axes[4].title.get_window_extent(canvas.get_renderer())
+    assert title.y1 < label.y0
 
 
 def test_the_published_checkpoints_are_a_path_of_their_means() -> None:
