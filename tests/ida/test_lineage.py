@@ -73,6 +73,7 @@ def test_table_and_picture_name_the_models(ida_run: Path, tmp_path: Path) -> Non
     assert ida("lineage", *options(ida_run), "--picture", tmp_path / "lineage.gif").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_weak_to_strong_run_has_a_lineage_too(smoke_run: Path) -> None:
     arguments = ["lineage", "quickstart", "--profile", "smoke", "--runs", smoke_run.parent, "--json", "--check"]
     result = w2s(*arguments)

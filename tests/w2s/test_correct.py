@@ -120,6 +120,7 @@ STACK = """corrector={kind: stack, of: [{kind: best_of, n: 2}, {kind: gate, by: 
 refuse]}"""
 
 
+@pytest.mark.slow
 def test_a_recipe_can_stack_correctors_whose_scorer_sees_w_alone(smoke_run: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke_run, tmp_path / "quickstart")
     compared = "compared={three: 'stack:[aligner, aligner, aligner]', cai: cai}"

@@ -27,6 +27,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 def test_two_models_and_the_refusals_make_one_file_of_scores(tmp_path: Path) -> None:
     reward, cost, source, target = (tmp_path / name for name in ("reward", "cost", "qac.jsonl", "scores.jsonl"))
     classifier(reward)
